@@ -1,0 +1,11 @@
+"""Inference programs q(z | x): one Pyro program per file, imported as ``pyro_vae.guides``."""
+
+if __name__ != "pyro_vae.guides":
+    raise ImportError(
+        f"this folder holds the package pyro_vae.guides, not {__name__!r}: "
+        "write `from pyro_vae.guides import VAEGuide`"
+    )
+
+from pyro_vae.guides.vae import VAEGuide
+
+__all__ = ["VAEGuide"]

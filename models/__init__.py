@@ -1,0 +1,11 @@
+"""Generative stories p(x, z): one Pyro program per file, imported as ``pyro_vae.models``."""
+
+if __name__ != "pyro_vae.models":
+    raise ImportError(
+        f"this folder holds the package pyro_vae.models, not {__name__!r}: "
+        "write `from pyro_vae.models import VAEModel`"
+    )
+
+from pyro_vae.models.vae import VAEModel
+
+__all__ = ["VAEModel"]

@@ -1,0 +1,69 @@
+"""Variational autoencoders as what the mathematics says they are: p(x, z) and q(z | x), two Pyro programs.
+
+>>> import pyro_vae as pv
+>>> pair = pv.vae((1, 8, 8), latent=2)
+>>> run = pv.fit(pair, pv.data.load("digits", binarise="threshold"), epochs=1, progress=False)
+>>> pair.sample(4).shape
+torch.Size([4, 1, 8, 8])
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if not (Path(__file__).parent / "models").is_dir():  # a checkout: models/ and guides/ stand beside pyro_vae/
+    __path__.append(str(Path(__file__).parent.parent))
+
+if TYPE_CHECKING:
+    from pyro_vae import data, guides, infer, likelihoods, models, nets, plot, posteriors, priors
+    from pyro_vae.evaluation import evaluate
+    from pyro_vae.infer import FreeBits, temper
+    from pyro_vae.recipes import RECIPES, beta_vae, load, vae
+    from pyro_vae.train import fit
+    from pyro_vae.variant import Variant
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "evaluation": ["evaluate"],
+    "infer": ["FreeBits", "temper"],
+    "recipes": ["RECIPES", "beta_vae", "load", "vae"],
+    "train": ["fit"],
+    "variant": ["Variant"],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_ROOMS = ["data", "guides", "infer", "likelihoods", "models", "nets", "plot", "posteriors", "priors"]
+
+__all__ = [
+    "RECIPES",
+    "FreeBits",
+    "Variant",
+    "beta_vae",
+    "data",
+    "evaluate",
+    "fit",
+    "guides",
+    "infer",
+    "likelihoods",
+    "load",
+    "models",
+    "nets",
+    "plot",
+    "posteriors",
+    "priors",
+    "temper",
+    "vae",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # names are fetched when they are first used, so that `import pyro_vae` costs next to nothing
+    if name in _ROOMS:
+        return import_module(f"pyro_vae.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"pyro_vae.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'pyro_vae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
