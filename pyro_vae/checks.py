@@ -1,0 +1,108 @@
+"""Checks of what users pass in: one clear error each, naming the argument, what was found and what was expected."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+
+def positive_int(name: str, value: Any) -> int:
+    """``value`` as an int, where it is a whole number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+    return int(value)
+
+
+def real(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf) -> float:
+    """``value`` as a float, where it is finite, at least ``least`` and greater than ``above``."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not math.isfinite(value)
+        or value < least
+        or value <= above
+    ):
+        wanted = "a finite number"
+        wanted += f" of at least {least:g}" if least > -math.inf else ""
+        wanted += f" greater than {above:g}" if above > -math.inf else ""
+        raise ValueError(f"{name}: expected {wanted}, found {value!r}")
+    return float(value)
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """``value`` as a tuple of positive ints; a single int stands for a vector."""
+    dims = (value,) if isinstance(value, Integral) else value
+    if not isinstance(dims, Sequence) or isinstance(dims, str) or not dims:
+        raise ValueError(f"{name}: expected a shape such as (1, 28, 28), found {value!r}")
+    return tuple(positive_int(f"{name}[{i}]", d) for i, d in enumerate(dims))
+
+
+def known(name: str, value: str, choices: Iterable[str]) -> str:
+    """``value``, where it is one of ``choices``."""
+    choices = sorted(choices)
+    if value not in choices:
+        close = get_close_matches(str(value), choices, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{name}: unknown {value!r}, expected one of {', '.join(choices)}{hint}")
+    return value
+
+
+def net(name: str, module: Callable[[Tensor], Tensor], inside: tuple[int, ...], outside: tuple[int, ...]) -> None:
+    """Run ``module`` once on zeros and compare the shape of what comes out.
+
+    ``outside`` may be reached in any arrangement (784 for (1, 28, 28)): the caller reshapes.
+    """
+    states = [m for m in module.modules() if m.training] if isinstance(module, nn.Module) else []
+    parameter = next(iter(module.parameters()), None) if isinstance(module, nn.Module) else None
+    example = torch.zeros(2, *inside) if parameter is None else parameter.new_zeros(2, *inside)
+    try:
+        for m in states:
+            m.training = False
+        with torch.no_grad():
+            result = module(example)
+    except Exception as error:
+        raise ValueError(f"{name}: fails on an input of shape (2, {_comma(inside)}): {error}") from error
+    finally:
+        for m in states:
+            m.training = True
+    if not isinstance(result, Tensor) or len(result) != 2 or result[0].numel() != math.prod(outside):
+        found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise ValueError(
+            f"{name}: expected (batch, {_comma(outside)}) from an input of (batch, {_comma(inside)}), "
+            f"found {found} for a batch of 2"
+        )
+
+
+def _comma(dims: tuple[int, ...]) -> str:
+    return ", ".join(map(str, dims))
+
+
+def support(distribution: Any, value: Tensor, name: str = "x") -> None:
+    """Raise where ``value`` holds anything that ``distribution`` cannot explain, and say what to do.
+
+    A support that depends on parameters (a uniform's ends) cannot be compared with other data than
+    those that the distribution was made for, and is left to the distribution itself.
+    """
+    base = distribution
+    while hasattr(base, "base_dist"):
+        base = base.base_dist
+    constraint = type(base).support
+    finite = torch.isfinite(value) if value.is_floating_point() else torch.ones_like(value, dtype=torch.bool)
+    inside = finite if constraints.is_dependent(constraint) else constraint.check(value)
+    if inside.all() and finite.all():
+        return
+    inside = inside & finite if inside.shape == finite.shape else inside
+    advice = getattr(base, "advice", "change the data or the likelihood")
+    family = next(c.__name__ for c in type(base).__mro__ if c.__module__ != "pyro_vae.likelihoods")
+    bad = int((~inside).sum()) or int((~finite).sum())
+    found = f"from {value[finite].min():g} to {value[finite].max():g}" if finite.any() else "no finite value"
+    found += f", {int((~finite).sum())} of them NaN or infinite" if not finite.all() else ""
+    raise ValueError(
+        f"{name}: {bad} of {inside.numel()} values lie outside the support of {family} ({constraint}): "
+        f"found values {found}. {advice}"
+    )

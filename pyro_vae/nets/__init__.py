@@ -1,0 +1,7 @@
+"""Networks: tensors to tensors, built from the shape that goes in and the shape that comes out."""
+
+from pyro_vae.nets.batch import FlattenBatch
+from pyro_vae.nets.conv import Conv
+from pyro_vae.nets.mlp import MLP, GatedLinear, GatedMLP
+
+__all__ = ["MLP", "Conv", "FlattenBatch", "GatedLinear", "GatedMLP"]

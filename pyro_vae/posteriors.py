@@ -1,0 +1,52 @@
+"""Posteriors: callables ``(x) -> distribution`` over a latent site."""
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_vae import checks
+from pyro_vae.nets import FlattenBatch
+
+LOG_SCALE_BOUND = 7.0
+
+
+def bounded_scale(s: Tensor) -> Tensor:
+    """exp(7 tanh(s / 7)): near exp(s), and never outside [exp(-7), exp(7)], about 0.0009 to 1100."""
+    return torch.exp(LOG_SCALE_BOUND * torch.tanh(s / LOG_SCALE_BOUND))
+
+
+class DiagonalNormal(nn.Module):
+    r"""q(z | x) = N(z; loc(x), diag scale(x)^2),   scale(x) = exp(7 tanh(s(x) / 7))
+
+    The encoder gives loc and s. The bound on the scale means that no step can drive it to 0 or infinity.
+
+    Shapes: (\*batch, \*data_shape) -> batch (\*batch,), event (latent,).
+
+    Args:
+        encoder: a module from (batch, \*data_shape) to (batch, 2 * latent): loc first, then s.
+        data_shape: shape of one datum.
+        latent: dimensions of the code.
+
+    Raises:
+        ValueError: where the encoder's output is not 2 * latent wide.
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114, appendix C.
+
+    >>> posterior = DiagonalNormal(torch.nn.Linear(9, 4), 9, 2)
+    >>> posterior(torch.zeros(5, 9))
+    Independent(Normal(loc: torch.Size([5, 2]), scale: torch.Size([5, 2])), 1)
+    """
+
+    def __init__(self, encoder: nn.Module, data_shape: Sequence[int] | int, latent: int) -> None:
+        super().__init__()
+        data_shape = checks.shape("data_shape", data_shape)
+        checks.positive_int("latent", latent)
+        checks.net("encoder", encoder, data_shape, (2 * latent,))
+        self.encoder = FlattenBatch(encoder, data_shape, (2, latent))
+
+    def forward(self, x: Tensor) -> dist.Distribution:
+        """The distribution of the code of each datum."""
+        loc, s = self.encoder(x).unbind(-2)
+        return dist.Normal(loc, bounded_scale(s)).to_event(1)

@@ -1,0 +1,5 @@
+"""Priors: callables ``() -> distribution`` over a latent site."""
+
+from pyro_vae.priors.normal import StandardNormal
+
+__all__ = ["StandardNormal"]
