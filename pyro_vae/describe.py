@@ -1,0 +1,69 @@
+"""Pairs in words: the equation, the sites and their shapes, the parameters."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pyro_vae import tracing
+
+if TYPE_CHECKING:
+    from pyro_vae.variant import Variant
+
+
+def variant(pair: "Variant") -> str:
+    """What ``print(variant)`` shows."""
+    lines = [_title(pair), f"  {_equation(pair.model, 'p(x, z)')}", f"  {_equation(pair.guide, 'q(z | x)')}"]
+    rows = _sites(pair)
+    lines += rows or ["  sites: shown once a batch has been seen"]
+    counts = {role: _parameters(getattr(pair, role)) for role in ("model", "guide")}
+    lines.append("  parameters: " + ", ".join(f"{role} {count}" for role, count in counts.items()))
+    return "\n".join(lines)
+
+
+def _title(pair: "Variant") -> str:
+    if pair.recipe is None:
+        title = f"Variant({_name(pair.model)}, {_name(pair.guide)})"
+    else:
+        arguments = ", ".join(f"{k}={_short(v)}" for k, v in pair.recipe.arguments.items() if v is not None)
+        title = f"{pair.recipe.name}({arguments})"
+    return title + (f", trained under {pair.handler}" if pair.handler is not None else "")
+
+
+def _name(program: Any) -> str:
+    return type(program).__name__ if isinstance(program, nn.Module) else getattr(program, "__name__", repr(program))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return value.__name__ if isinstance(value, type) else repr(value)
+
+
+def _equation(program: Any, default: str) -> str:
+    """The first line of a story is its equation."""
+    first = (program.__doc__ or "").strip().splitlines()[:1]
+    return first[0].strip() if first and first[0].lstrip().startswith(("p(", "q(")) else default
+
+
+def _sites(pair: "Variant") -> list[str]:
+    try:
+        trace = pair.draw(1)
+    except ValueError:
+        return []
+    data = pair.data_names(trace)
+    table = [("site", "role", "shape", "distribution")]
+    for name, site in tracing.sites(trace).items():
+        role = "condition" if name in pair.conditions else "data" if name in data else "latent"
+        base = site["fn"]
+        while hasattr(base, "base_dist"):
+            base = base.base_dist
+        table.append((name, role, str(tuple(site["fn"].event_shape)), type(base).__name__))
+    widths = [max(len(row[i]) for row in table) for i in range(4)]
+    return ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _parameters(program: Any) -> str:
+    if not isinstance(program, nn.Module):
+        return "in pyro.param"
+    return f"{sum(p.numel() for p in torch.nn.Module.parameters(program)):,}"

@@ -1,0 +1,40 @@
+"""Distributions as values: putting together what was computed in parts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+
+
+def join(parts: Sequence[Any]) -> Any:
+    """One distribution whose leftmost batch dimension is that of all ``parts`` in turn.
+
+    Raises:
+        TypeError: where the family is not determined by its parameters alone.
+
+    >>> a, b = dist.Normal(torch.zeros(2, 3), 1.0).to_event(1), dist.Normal(torch.ones(4, 3), 2.0).to_event(1)
+    >>> join([a, b])
+    Independent(Normal(loc: torch.Size([6, 3]), scale: torch.Size([6, 3])), 1)
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, dist.Independent):
+        return join([p.base_dist for p in parts]).to_event(first.reinterpreted_batch_ndims)
+    # a lazily computed twin (logits beside probs) joins __dict__ only later, so the first entry is the one given
+    held = [name for name in first.arg_constraints if name in first.__dict__]
+    twins = {"probs", "logits"} if {"probs", "logits"} <= set(held) else set()
+    names = [name for name in held if name != "probs" or not twins]
+    if not names or isinstance(first, torch.distributions.TransformedDistribution):
+        raise TypeError(f"{type(first).__name__}: cannot be put together from chunks; pass rows=len(batch)")
+    return type(first)(
+        **{name: torch.cat([_full(p, name) for p in parts]) for name in names}, validate_args=False
+    )
+
+
+def _full(part: Any, name: str) -> torch.Tensor:
+    """A parameter with the batch dimensions of its distribution spelled out."""
+    value = getattr(part, name)
+    own = part.arg_constraints[name].event_dim
+    return value.expand(part.batch_shape + value.shape[value.dim() - own :])

@@ -1,0 +1,164 @@
+"""Pairs on disk: ``config.json`` tells how the pair was built, ``weights.safetensors`` holds what it learned.
+
+Nothing that is read can execute code: weights are plain tensors, and the configuration may name only
+things of this library.
+"""
+
+import functools
+import inspect
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+NAMEABLE = ("pyro_vae.likelihoods", "pyro_vae.nets")
+
+
+@dataclass
+class Built:
+    """The recipe that made a pair and the arguments that it was given."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+def save(pair: Any, folder: str | Path) -> Path:
+    """Write a pair into ``folder``; each file appears whole or not at all.
+
+    Raises:
+        FileExistsError: where ``folder`` is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: expected a folder, found a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / WEIGHTS) as part:
+        safetensors.torch.save_model(pair, str(part))
+    with whole(folder / CONFIG) as part:
+        part.write_text(json.dumps(_config(pair.recipe), indent=2) + "\n")
+    return folder
+
+
+class whole:  # noqa: N801
+    """A temporary file that takes the place of ``path`` once it is written and on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Path:
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        os.close(handle)
+        self.part = Path(name)
+        return self.part
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is not None:
+            self.part.unlink(missing_ok=True)
+            return
+        with self.part.open("rb") as file:
+            os.fsync(file.fileno())
+        self.part.chmod(0o644)
+        self.part.replace(self.path)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a saved pair.
+
+    Raises:
+        FileNotFoundError: where the folder or the file is missing.
+        ValueError: where the file is no configuration of ours.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a folder written by Variant.save")
+    try:
+        config = json.loads(path.read_text())
+        version = config["pyro_vae"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a configuration of pyro_vae ({error!r})") from None
+    if version != FORMAT:
+        raise ValueError(f"{path}: written in format {version}, this version reads format {FORMAT}")
+    return config
+
+
+def read_weights(pair: nn.Module, folder: Path) -> None:
+    """Fill a pair with the weights of a saved one.
+
+    Raises:
+        FileNotFoundError: where there are none.
+        ValueError: where the file is damaged, or its tensors are not those of the pair.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a folder written by Variant.save")
+    try:
+        state = safetensors.torch.load_file(str(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged, not a safetensors file ({error})") from None
+    own = pair.state_dict()
+    wrong = [
+        f"{name}: saved {tuple(value.shape)}, expected {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    wrong += [f"{name}: not in the pair" for name in state if name not in own]
+    if wrong:
+        raise ValueError(f"{path}: weights of another pair; {'; '.join(wrong[:3])}")
+    missing, _ = safetensors.torch.load_model(pair, str(path), strict=False)
+    if missing:
+        raise ValueError(f"{path}: weights of another pair; missing {', '.join(sorted(missing)[:3])}")
+
+
+def _config(built: Built | None) -> dict[str, Any]:
+    config: dict[str, Any] = {"pyro_vae": FORMAT, "recipe": None}
+    if built is not None:
+        try:
+            arguments = {name: _encode(value) for name, value in built.arguments.items()}
+        except TypeError as error:
+            return config | {"why": f"{built.name} was given {error}"}
+        config |= {"recipe": built.name, "arguments": arguments}
+    return config
+
+
+def _encode(value: Any) -> Any:
+    """A recipe's argument as JSON; TypeError where it cannot be named."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple | list):
+        return [_encode(v) for v in value]
+    if isinstance(value, dict):
+        return {"mapping": {str(k): _encode(v) for k, v in value.items()}}
+    if isinstance(value, functools.partial) and not value.args:
+        return _encode(value.func) | {"with": {k: _encode(v) for k, v in value.keywords.items()}}
+    module = next((m for m in NAMEABLE if getattr(import_module(m), getattr(value, "__name__", ""), None) is value), None)
+    if module is None or not inspect.isclass(value):
+        raise TypeError(f"a {type(value).__name__} of its own ({value!r:.60}), which JSON cannot hold")
+    return {"class": f"{module}.{value.__name__}"}
+
+
+def decode(value: Any) -> Any:
+    """The argument that :func:`save` wrote.
+
+    Raises:
+        ValueError: where it names anything but a class of this library's own.
+    """
+    if isinstance(value, list):
+        return tuple(decode(v) for v in value)
+    if not isinstance(value, dict):
+        return value
+    if "mapping" in value:
+        return {k: decode(v) for k, v in value["mapping"].items()}
+    module, _, name = str(value.get("class")).rpartition(".")
+    found = getattr(import_module(module), name, None) if module in NAMEABLE else None
+    if not inspect.isclass(found):
+        raise ValueError(f"unknown class {value.get('class')!r}")
+    return functools.partial(found, **{k: decode(v) for k, v in value["with"].items()}) if "with" in value else found

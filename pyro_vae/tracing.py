@@ -1,0 +1,245 @@
+"""What every pair has in common, read off its traces: sites, draws and log-weights per datum.
+
+Everything here takes two Pyro programs and a batch, a mapping from observed sites to tensors whose
+first dimension is the data plate (the rightmost plate, dim -1).
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_factor, site_is_subsample
+from torch import Tensor
+
+Program = Callable[..., Any]
+Batch = Mapping[str, Tensor]
+Site = dict[str, Any]
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Random numbers that depend on ``seed`` alone, leaving the caller's generators as they were.
+
+    With None the caller's generators are used as they are.
+    """
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def sites(trace: poutine.Trace) -> dict[str, Site]:
+    """The random sites of a trace: no plates, no deterministic values, no extra factors of the objective."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not site_is_factor(site)
+        and not site["infer"].get("_deterministic")
+    }
+
+
+def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
+    """The sites that a program drew."""
+    return {name: site for name, site in sites(trace).items() if not site["is_observed"]}
+
+
+def accepts(program: Program, name: str) -> bool:
+    """Whether a program can be called with a keyword argument of that name."""
+    parameters = signature(program).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def signature(program: Program) -> inspect.Signature:
+    """The arguments of a program, be it a function or a module."""
+    return inspect.signature(program.forward if isinstance(program, torch.nn.Module) else program)
+
+
+def is_local(site: Site) -> bool:
+    """Whether a site lies inside the data plate, so that each datum has its own copy."""
+    return any(frame.vectorized and frame.dim == -1 for frame in site["cond_indep_stack"])
+
+
+def plate_nesting(*traces: poutine.Trace) -> int:
+    """How many dimensions the plates of the programs take."""
+    frames = [f for trace in traces for site in sites(trace).values() for f in site["cond_indep_stack"]]
+    return max((-f.dim for f in frames if f.vectorized), default=1)
+
+
+def paired(model: Program, guide: Program, batch: Batch) -> tuple[poutine.Trace, poutine.Trace]:
+    """Traces of the guide and of the model on the guide's draws."""
+    guide_trace = poutine.trace(guide).get_trace(**batch)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**batch)
+    return guide_trace, model_trace
+
+
+@dataclass
+class Terms:
+    """The terms of the ELBO, one entry per site, each of shape (particles, batch), in nats.
+
+    ``data``: log p(x | ...);  ``prior``: log p(z | ...);  ``posterior``: log q(z | ...);
+    ``mean``: E_q[z | ancestors], of shape (batch, units), averaged over the particles, where q has a mean.
+    """
+
+    data: dict[str, Tensor]
+    prior: dict[str, Tensor]
+    posterior: dict[str, Tensor]
+    mean: dict[str, Tensor]
+
+    @property
+    def kl(self) -> dict[str, Tensor]:
+        """log q - log p of each latent site, whose expectation is its KL divergence."""
+        return {name: q - self.prior.get(name, 0.0) for name, q in self.posterior.items()}
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log p(x, z) - log q(z | x)."""
+        return sum(self.data.values()) - sum(self.kl.values())  # type: ignore[return-value]
+
+
+def _terms(
+    model: Program, guide: Program, batch: Batch, particles: int, given: tuple[str, ...], dim: int
+) -> Terms:
+    """Terms of ``particles`` draws at once, in a plate of their own at ``dim``.
+    """
+    size = len(next(iter(batch.values())))
+    with pyro.plate("_particles", particles, dim=dim):
+        guide_trace, model_trace = paired(model, guide, batch)
+    guide_trace.compute_log_prob()
+    model_trace.compute_log_prob()
+    posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
+    missing = [name for name in drawn if name not in posterior]
+    if missing:
+        raise ValueError(f"guide: lacks the latent sites {missing} of the model")
+    strangers = [n for n, s in posterior.items() if n not in drawn and not s["infer"].get("is_auxiliary")]
+    if strangers:
+        raise ValueError(f"model: lacks the sites {strangers} that the guide draws")
+    for name, site in {**posterior, **sites(model_trace)}.items():
+        if not is_local(site):
+            raise ValueError(
+                f"site {name!r}: stands outside the data plate; bounds per datum need every site inside "
+                f"`with pyro.plate('data', batch, dim=-1)`"
+            )
+    data = {n: s for n, s in sites(model_trace).items() if s["is_observed"] and n not in given}
+
+    def per_datum(group: dict[str, Site]) -> dict[str, Tensor]:
+        return {name: _per_datum(site["log_prob"], particles, size) for name, site in group.items()}
+
+    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), _means(posterior, dim, size))
+
+
+def _per_datum(log_prob: Tensor, particles: int, size: int) -> Tensor:
+    """Sum over the plates between particles and data."""
+    inner = tuple(range(1, log_prob.dim() - 1))
+    log_prob = log_prob.sum(inner) if inner else log_prob
+    return log_prob.expand(particles, size)
+
+
+def _means(posterior: dict[str, Site], dim: int, size: int) -> dict[str, Tensor]:
+    means = {}
+    for name, site in posterior.items():
+        try:
+            mean = site["fn"].mean
+        except NotImplementedError:
+            continue
+        if torch.isfinite(mean).all():
+            mean = mean.movedim(dim - site["fn"].event_dim, 0).mean(0)  # average over the particles
+            plates = mean.dim() - site["fn"].event_dim
+            means[name] = mean.movedim(plates - 1, 0).reshape(size, -1)
+    return means
+
+
+def slices(size: int, length: int) -> Iterator[slice]:
+    """Consecutive slices of at most ``length`` that cover ``size``."""
+    for start in range(0, size, length):
+        yield slice(start, min(start + length, size))
+
+
+def terms(
+    model: Program,
+    guide: Program,
+    batch: Batch,
+    particles: int,
+    given: tuple[str, ...] = (),
+    rows: int = 4096,
+) -> Iterator[tuple[slice, Terms]]:
+    """Terms of ``particles`` draws per datum, never more than ``rows`` decoded at a time.
+
+    ``given`` names the observed sites that are conditions. Yields the slice of the data that the terms
+    belong to; each slice comes up until all its particles are drawn.
+
+    Raises:
+        ValueError: where a site stands outside the data plate, or the latent sites of model and guide differ.
+    """
+    size = len(next(iter(batch.values())))
+    dim = -1 - plate_nesting(*paired(model, guide, {name: value[:1] for name, value in batch.items()}))
+    together = min(particles, 256, rows)  # draws share one pass of the encoder
+    for part in slices(size, max(rows // together, 1)):
+        chunk = {name: value[part] for name, value in batch.items()}
+        for draw in slices(particles, together):
+            yield part, _terms(model, guide, chunk, draw.stop - draw.start, given, dim)
+
+
+class Moments:
+    """Running sums of log-weights over particles, enough for the bounds on log p(x).
+
+    elbo = mean_k log w_k,  log_likelihood = log mean_k w_k,  ess = (sum_k w_k)^2 / sum_k w_k^2
+    """
+
+    def __init__(self, size: int) -> None:
+        self.count = torch.zeros(size, dtype=torch.float64)
+        self.total = torch.zeros(size, dtype=torch.float64)
+        self.log_sum = torch.full((size,), -math.inf, dtype=torch.float64)
+        self.log_sum_squares = torch.full((size,), -math.inf, dtype=torch.float64)
+
+    def add(self, part: slice, log_weights: Tensor) -> None:
+        """Take in a (particles, batch) tensor of the data in ``part``."""
+        w = log_weights.double().cpu()
+        self.count[part] += len(w)
+        self.total[part] += w.sum(0)
+        self.log_sum[part] = torch.logaddexp(self.log_sum[part], w.logsumexp(0))
+        self.log_sum_squares[part] = torch.logaddexp(self.log_sum_squares[part], (2 * w).logsumexp(0))
+
+    @property
+    def elbo(self) -> Tensor:
+        """E_q[log w] per datum."""
+        return self.total / self.count
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """log mean w per datum (Burda et al. 2016, arXiv:1509.00519)."""
+        return self.log_sum - self.count.log()
+
+    @property
+    def effective_sample_size(self) -> Tensor:
+        """Between 1 and the number of particles, per datum."""
+        return (2 * self.log_sum - self.log_sum_squares).exp()
+
+
+def dream(model: Program, n: int, fixed: Batch, given: Batch, example: Batch | None) -> poutine.Trace:
+    """Trace of a model that draws its data: ``fixed`` holds latent sites in place, ``given`` the conditions.
+
+    A model that takes ``n`` is asked for n data; another is run on copies of ``example`` with its
+    observations taken back.
+    """
+    if accepts(model, "n"):
+        program = model
+        arguments: dict[str, Any] = {"n": n, **given}
+    elif example is not None:
+        program = poutine.uncondition(model)
+        arguments = {k: v[:1].expand(n, *v.shape[1:]) for k, v in example.items()} | dict(given)
+    else:
+        raise ValueError(
+            "model: cannot be asked for data without a batch; give it the arguments `x=None, n=1` "
+            "(n data where x is None), or call .elbo(...) or pv.fit once, so that shapes are known"
+        )
+    return poutine.trace(poutine.condition(program, data={**fixed, **given})).get_trace(**arguments)

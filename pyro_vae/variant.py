@@ -1,0 +1,464 @@
+"""Variant: a model and a guide, and the verbs that work on any such pair."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from pyro_vae import checks, describe, saving, tracing
+from pyro_vae.families import join
+from pyro_vae.tracing import Moments, accepts, seeded, slices
+
+_serial = itertools.count()
+
+
+class Program(nn.Module):
+    """One of a variant's two programs as it is trained: under the variant's handler, and known to Pyro.
+
+    A plain module's parameters are announced to Pyro under a name that no other module has; a
+    PyroModule announces its own, and a function those that it creates.
+    """
+
+    def __init__(self, program: tracing.Program, name: str, handler: Messenger | None) -> None:
+        super().__init__()
+        self.program, self.name, self.handler = program, name, handler
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program."""
+        if isinstance(self.program, nn.Module) and not isinstance(self.program, PyroModule):
+            pyro.module(self.name, self.program)
+        with self.handler or nullcontext():
+            return self.program(*args, **kwargs)
+
+
+class Variant(nn.Module):
+    r"""A pair p(x, z), q(z | x) of Pyro programs.
+
+    Both take a batch as keyword arguments named after the observed sites, and open the data plate as the
+    rightmost one (dim -1). A model that can be called without data, as ``model(n=64)``, can be sampled
+    from the start. Modules and functions are accepted alike; iterating yields the two as they are trained,
+    so that ``SVI(*variant, optim, Trace_ELBO())`` says what it does.
+
+    Args:
+        model: the story p(x, z).
+        guide: the inference program q(z | x).
+        conditions: observed sites that are given rather than explained; they count in no bound.
+        handler: an effect handler under which both programs are trained, for example
+            ``pv.temper(4.0)`` for a beta-VAE. Every metric is of the bare pair.
+
+    Shapes: every verb takes and gives tensors whose first dimension is the batch.
+
+    Raises:
+        ValueError: in every verb, where a site's name, shape, type or length does not fit.
+
+    >>> def model(x=None, n=1):
+    ...     with pyro.plate("data", n if x is None else len(x)):
+    ...         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1).to_event(1))
+    ...         return pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(0.8 * x, 0.2**0.5).to_event(1))
+    >>> pair = Variant(model, guide)
+    >>> x = pair.sample(3, seed=0)
+    >>> pair.elbo(x=x).shape
+    torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        model: tracing.Program,
+        guide: tracing.Program,
+        conditions: Sequence[str] = (),
+        *,
+        handler: Messenger | None = None,
+    ) -> None:
+        super().__init__()
+        for name, program in (("model", model), ("guide", guide)):
+            if not callable(program):
+                raise TypeError(f"{name}: expected a function or a module, found {type(program).__name__}")
+        if isinstance(conditions, str):
+            raise TypeError(f"conditions: expected a tuple of site names, found the string {conditions!r}")
+        self.model, self.guide = model, guide
+        self.conditions, self.handler = tuple(conditions), handler
+        for condition in self.conditions:
+            if not accepts(model, condition):
+                raise ValueError(f"conditions: the model takes no argument {condition!r}")
+        self.recipe: saving.Built | None = None
+        self._example: dict[str, Tensor] | None = None
+        self._store: dict[str, Any] | None = None
+        self._name_programs()
+
+    def _name_programs(self) -> None:
+        """Give both programs names that no other pair in this process has.
+
+        Pyro keeps parameters in one global store by name; a second "model.likelihood" would silently
+        train the first one's parameters.
+        """
+        self._serial = next(_serial)
+        for role, program in (("model", self.model), ("guide", self.guide)):
+            if isinstance(program, PyroModule):
+                context = pyro.nn.module._Context()
+                for module in program.modules():
+                    if isinstance(module, PyroModule):
+                        module._pyro_context = context
+                program._pyro_set_supermodule(f"{role}_{self._serial}", context)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._name_programs()  # a copy is another pair
+
+    def trained(self, handler: Messenger | None = None) -> tuple[Program, Program]:
+        """Model and guide as they are trained, under one more ``handler`` where one is given."""
+        pair = []
+        for role, program in (("model", self.model), ("guide", self.guide)):
+            inner = Program(program, f"{role}_{self._serial}", self.handler)
+            pair.append(inner if handler is None else Program(inner, "", handler))
+        return pair[0], pair[1]
+
+    def __iter__(self) -> Iterator[Program]:
+        return iter(self.trained())
+
+    # ------------------------------------------------------------------ parameters and the store
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Pyro's parameter store as this pair sees it.
+
+        What plain functions created in :func:`pyro_vae.fit` is kept here, apart from Pyro's global store;
+        before that the global store serves, as in a script of the user's own.
+        """
+        if self._store is None:
+            yield
+        else:
+            with pyro.get_param_store().scope(self._store) as self._store:
+                yield
+
+    def open_store(self) -> None:
+        """Keep from now on what plain functions create with ``pyro.param`` apart from the global store."""
+        if self._store is None:
+            self._store = {"params": {}, "constraints": {}}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of all that the pair has learned, for :meth:`restore`."""
+        return {name: value.detach().clone() for name, value in self._learned().items()}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`snapshot` copied."""
+        with torch.no_grad():
+            for name, value in self._learned().items():
+                value.copy_(snapshot[name])
+
+    def _learned(self) -> dict[str, Tensor]:
+        return {**self.state_dict(), **(self._store or {"params": {}})["params"]}
+
+    def _refuse_functions(self, verb: str) -> None:
+        mine = tuple(f"{role}_{self._serial}{end}" for role in ("model", "guide") for end in (".", "$$$"))
+        created = [n for n in (self._store or {"params": {}})["params"] if not n.startswith(mine)]
+        if created:
+            raise TypeError(
+                f"{verb}: the parameters {created} were created by pyro.param inside plain functions, and no "
+                "module owns them; write model and guide as modules (torch.nn.Module or pyro.nn.PyroModule)"
+            )
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """As for any module; refused where plain functions created parameters of their own."""
+        self._refuse_functions("parameters")
+        return super().named_parameters(*args, **kwargs)
+
+    def to(self, *args: Any, **kwargs: Any) -> "Variant":
+        """As for any module; refused where plain functions created parameters of their own."""
+        self._refuse_functions("to")
+        return super().to(*args, **kwargs)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the pair's dtype and device."""
+        tensors = itertools.chain(super().named_parameters(), self.named_buffers())
+        return next((t for _, t in tensors if t.is_floating_point()), torch.empty(0))
+
+    # ------------------------------------------------------------------ batches
+
+    def prepare(self, batch: Mapping[str, Any], *, like: Tensor | None = None) -> dict[str, Tensor]:
+        """A batch as tensors of the pair's device; data as floats, conditions as they are.
+
+        Raises:
+            ValueError: where a name is not an argument of the model, or lengths differ or are zero.
+            TypeError: where a value is not numeric.
+        """
+        like = self.like if like is None else like
+        if not batch:
+            raise ValueError("batch: empty; pass the observed sites by name, for example x=x")
+        ready = {}
+        for name, value in batch.items():
+            if not accepts(self.model, name):
+                raise ValueError(f"{name}: no such site; the model takes {', '.join(self.arguments)}")
+            try:
+                tensor = torch.as_tensor(value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise TypeError(f"{name}: expected numbers, found {type(value).__name__} ({error})") from None
+            if tensor.is_complex():
+                raise TypeError(f"{name}: expected real numbers, found {tensor.dtype}")
+            if not tensor.dim() or not len(tensor):
+                raise ValueError(f"{name}: expected (batch, ...) with at least one datum, found {tuple(tensor.shape)}")
+            dtype = tensor.dtype if name in self.conditions else like.dtype
+            ready[name] = tensor.to(like.device, dtype)
+        lengths = {name: len(value) for name, value in ready.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"batch: sites of different lengths: {lengths}")
+        self._example = {name: value[:1].detach().clone() for name, value in ready.items()}
+        return ready
+
+    @contextmanager
+    def _at_rest(self, seed: int | None) -> Iterator[None]:
+        """No gradients, no dropout, the pair's own parameters, seeded draws."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with torch.no_grad(), self.scope(), seeded(seed):
+                yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    # ------------------------------------------------------------------ verbs
+
+    def sample(
+        self, n: int = 1, *, mean: bool = False, seed: int | None = None, rows: int = 4096, **conditions: Any
+    ) -> Any:
+        r"""x ~ p(x | z), z ~ p(z): n data, or with ``mean`` the likelihood's means.
+
+        Shapes: a tensor (n, \*data_shape) where there is one data site, else a mapping of them.
+        """
+        return self._decode(checks.positive_int("n", n), {}, conditions, mean, seed, rows)
+
+    def decode(
+        self, latents: Mapping[str, Any], *, mean: bool = True, seed: int | None = None, rows: int = 4096, **conditions: Any
+    ) -> Any:
+        r"""x ~ p(x | z) at codes of your own, or with ``mean`` the likelihood's means.
+
+        ``latents`` maps latent sites to (n, \*event) tensors; latent sites that it lacks are drawn.
+        """
+        codes = {name: torch.as_tensor(z).to(self.like) for name, z in latents.items()}
+        sizes = {len(z) for z in codes.values()}
+        if len(sizes) != 1:
+            raise ValueError(f"latents: expected codes of one length, found {sorted(sizes)}")
+        return self._decode(sizes.pop(), codes, conditions, mean, seed, rows)
+
+    def _decode(
+        self, n: int, latents: tracing.Batch, conditions: Mapping[str, Any], mean: bool, seed: int | None, rows: int
+    ) -> Any:
+        given = self.prepare_conditions(conditions, n)
+        parts = []
+        with self._at_rest(seed):
+            for part in slices(n, rows):
+                fixed = {k: v[part] for k, v in latents.items()}
+                c = {k: v[part] for k, v in given.items()}
+                trace = tracing.dream(self.model, part.stop - part.start, fixed, c, self._example)
+                unknown = [k for k in fixed if k not in trace.nodes]
+                if unknown:
+                    raise ValueError(f"latents: the model has no sites {unknown}")
+                parts.append(self._data(trace, latents, mean))
+        return _only({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
+
+    def prepare_conditions(self, conditions: Mapping[str, Any], n: int) -> dict[str, Tensor]:
+        """Conditions as tensors of length n; a single one serves all."""
+        unknown = [name for name in conditions if name not in self.conditions]
+        if unknown:
+            raise ValueError(f"{unknown[0]}: not a condition of this pair; its conditions are {list(self.conditions)}")
+        if not conditions:
+            return {}
+        example = self._example
+        ready = self.prepare(conditions)
+        self._example = example  # conditions alone are no example of a batch
+        for name, value in ready.items():
+            if len(value) not in (1, n):
+                raise ValueError(f"{name}: expected {n} conditions or one for all, found {len(value)}")
+        return {name: value.expand(n, *value.shape[1:]) for name, value in ready.items()}
+
+    def draw(self, n: int, seed: int | None = None) -> poutine.Trace:
+        """The trace of one run of the model without data."""
+        with self._at_rest(seed):
+            return tracing.dream(self.model, n, {}, {}, self._example)
+
+    def _data(self, trace: poutine.Trace, held: Mapping[str, Any], mean: bool) -> dict[str, Tensor]:
+        """The data sites of a trace of the model without its data."""
+        names = self.data_names(trace)
+        return {
+            name: site["fn"].mean if mean else site["value"]
+            for name, site in tracing.sites(trace).items()
+            if name in names and name not in held
+        }
+
+    def data_names(self, trace: poutine.Trace) -> list[str]:
+        """Data sites: those that the model takes as arguments, short of the conditions."""
+        arguments = {*tracing.signature(self.model).parameters, *(self._example or {})}
+        return [n for n in tracing.sites(trace) if n in arguments and n not in self.conditions]
+
+    def encode(
+        self, *, ancestors: str = "sample", seed: int | None = 0, rows: int = 4096, **batch: Any
+    ) -> dict[str, Any]:
+        """q(z_l | ancestors, x) of each latent site, along one seeded draw of the ancestors.
+
+        With ``ancestors="mean"`` each site stands at its mean when its descendants are inferred.
+        """
+        checks.known("ancestors", ancestors, ["mean", "sample"])
+        ready = self.prepare(batch)
+        parts: list[dict[str, Any]] = []
+        with self._at_rest(seed):
+            guide = _at_means(self.guide) if ancestors == "mean" else self.guide
+            for part in slices(len(next(iter(ready.values()))), rows):
+                trace = poutine.trace(guide).get_trace(**{k: v[part] for k, v in ready.items()})
+                parts.append({name: site["fn"] for name, site in tracing.latent_sites(trace).items()})
+        return {name: join([p[name] for p in parts]) for name in parts[0]}
+
+    def reconstruct(self, *, mean: bool = False, seed: int | None = None, rows: int = 4096, **batch: Any) -> Any:
+        r"""x' ~ p(x' | z), z ~ q(z | x): new data in place of each datum, or with ``mean`` the likelihood's means.
+
+        Shapes: a tensor (batch, \*data_shape) where there is one data site, else a mapping of them.
+        """
+        ready = self.prepare(batch)
+        parts = []
+        with self._at_rest(seed):
+            for part in slices(len(next(iter(ready.values()))), rows):
+                chunk = {k: v[part] for k, v in ready.items()}
+                guide_trace = poutine.trace(self.guide).get_trace(**chunk)
+                given = {k: v for k, v in chunk.items() if k in self.conditions}
+                model = poutine.condition(poutine.uncondition(self.model), data=given)
+                trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**chunk)
+                parts.append(self._data(trace, {}, mean))
+        return _only({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
+
+    def terms(
+        self, particles: int = 1, *, rows: int = 4096, seed: int | None = None, **batch: Any
+    ) -> Iterator[tuple[slice, tracing.Terms]]:
+        """The terms of the bounds, site by site and datum by datum, of the bare pair; see :mod:`pyro_vae.tracing`."""
+        checks.positive_int("particles", particles)
+        ready = self.prepare(batch)
+        with self._at_rest(seed):
+            yield from tracing.terms(self.model, self.guide, ready, particles, self.conditions, rows)
+
+    def _moments(self, particles: int, rows: int, seed: int | None, batch: Mapping[str, Any]) -> Moments:
+        moments = Moments(len(next(iter(batch.values()), ())))
+        for part, terms in self.terms(particles, rows=rows, seed=seed, **batch):
+            moments.add(part, terms.log_weights)
+        return moments
+
+    def elbo(self, *, particles: int = 1, seed: int | None = None, rows: int = 4096, **batch: Any) -> Tensor:
+        """E_q[log p(x, z) - log q(z | x)] of each datum, in nats; higher is better.
+
+        Shapes: (batch,). Conditions are given and add nothing; so do extra factors of the objective, and
+        any handler that the pair is trained under.
+        """
+        return self._moments(particles, rows, seed, batch).elbo.to(self.like)
+
+    def log_likelihood(
+        self, *, particles: int = 100, seed: int | None = None, rows: int = 4096, **batch: Any
+    ) -> Tensor:
+        """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q(z | x): a lower bound on log p(x) of each datum, in nats.
+
+        It rises towards log p(x) with K = ``particles``: always say how many.
+
+        Shapes: (batch,).
+        Source: Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519.
+        """
+        return self._moments(particles, rows, seed, batch).log_likelihood.to(self.like)
+
+    def interpolate(self, start: Any, end: Any, steps: int = 8, **conditions: Any) -> Any:
+        r"""p(x | z) on the straight line between the codes of two data: the likelihood's means.
+
+        ``start`` and ``end`` are data of shape (n, \*data_shape) (or mappings of sites); the codes are the
+        means of the posterior.
+
+        Shapes: (steps, n, \*data_shape).
+        """
+        checks.positive_int("steps", steps)
+        first, last = (self._codes({**self.by_name(x), **conditions}) for x in (start, end))
+        weight = torch.linspace(0, 1, steps).to(self.like)
+        n = len(next(iter(first.values())))
+        lines = {}
+        for name, a in first.items():
+            w = weight.reshape(-1, *[1] * a.dim())
+            lines[name] = (a + w * (last[name] - a)).flatten(0, 1)
+        many = {k: torch.as_tensor(c).repeat(steps, *[1] * (torch.as_tensor(c).dim() - 1)) for k, c in conditions.items()}
+        return _unflatten(self.decode(lines, **many), (steps, n))
+
+    def traverse(
+        self,
+        site: str = "z",
+        units: Sequence[int] | None = None,
+        values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+        **batch: Any,
+    ) -> Any:
+        r"""p(x | z) while one unit of a latent site moves and the others stand at the code of one datum.
+
+        Shapes: (units, values, \*data_shape), the likelihood's means.
+        """
+        codes = self._codes(batch)
+        checks.known("site", site, codes)
+        if len(codes[site]) != 1:
+            raise ValueError(f"traverse: expected one datum, found {len(codes[site])}")
+        width = codes[site][0].numel()
+        chosen = list(range(width)) if units is None else list(units)
+        for unit in chosen:
+            if not 0 <= unit < width:
+                raise ValueError(f"units: {site!r} has units 0 to {width - 1}, found {unit}")
+        moved = {k: z.repeat(len(chosen) * len(values), *[1] * (z.dim() - 1)) for k, z in codes.items()}
+        flat = moved[site].reshape(len(chosen), len(values), width)
+        for i, unit in enumerate(chosen):
+            flat[i, :, unit] = torch.as_tensor(values).to(flat)
+        moved[site] = flat.reshape(moved[site].shape)
+        conditions = {k: v for k, v in batch.items() if k in self.conditions}
+        return _unflatten(self.decode(moved, **conditions), (len(chosen), len(values)))
+
+    def _codes(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The posterior means of a batch."""
+        return {name: q.mean.clone() for name, q in self.encode(ancestors="mean", **batch).items()}
+
+    @property
+    def arguments(self) -> list[str]:
+        """The observed sites that the model takes, in its own order."""
+        return [name for name in tracing.signature(self.model).parameters if name != "n"]
+
+    def by_name(self, data: Any) -> dict[str, Any]:
+        """Data given without a name belong to the first argument of the model."""
+        return dict(data) if isinstance(data, Mapping) else {self.arguments[0]: data}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``weights.safetensors``; :func:`pyro_vae.load` reads them back."""
+        self._refuse_functions("save")
+        if not any(isinstance(program, nn.Module) for program in (self.model, self.guide)):
+            raise TypeError("save: model and guide are plain functions, which hold nothing to save; write them as modules")
+        return saving.save(self, folder)
+
+    def __repr__(self) -> str:
+        return describe.variant(self)
+
+
+def _only(data: dict[str, Tensor]) -> Any:
+    """A tensor where there is one data site, else the mapping."""
+    return next(iter(data.values())) if len(data) == 1 else data
+
+
+def _unflatten(data: Any, sizes: tuple[int, int]) -> Any:
+    if isinstance(data, dict):
+        return {name: value.unflatten(0, sizes) for name, value in data.items()}
+    return data.unflatten(0, sizes)
+
+
+def _at_means(guide: Callable[..., Any]) -> Callable[..., Any]:
+    """The guide with every draw replaced by its mean."""
+
+    class Means(Messenger):
+        def _pyro_sample(self, msg: Any) -> None:
+            if not msg["is_observed"] and hasattr(msg["fn"], "mean"):
+                msg["value"], msg["done"] = msg["fn"].mean, True
+
+    return Means()(guide)
