@@ -1,0 +1,123 @@
+"""Stochastic variational inference with the face of Pyro's SVI and one torch optimiser."""
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO, Trace_ELBO
+from pyro.optim import PyroOptim
+from torch import Tensor, nn
+
+from pyro_vae.infer.diagnosis import diagnose
+
+Optimiser = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
+
+
+class SVI:
+    """phi, theta <- optim(phi, theta, grad loss(phi, theta; batch) / batch size)
+
+    ``step(**batch)`` and ``evaluate_loss(**batch)`` are those of :class:`pyro.infer.SVI`, and so is the value:
+    the loss summed over the batch, in nats. What differs: one torch optimiser holds all parameters (fused
+    updates and global clipping work), the gradients are those of the mean over the batch (one learning rate
+    and one clip for every batch size), and Pyro's global parameter store is neither read nor written.
+
+    Args:
+        model, guide: the two programs, for example ``*variant``.
+        optim: ``parameters -> torch.optim.Optimizer``, or an optimiser of :mod:`pyro.optim`, whose settings
+            are then used for one torch optimiser.
+        loss: a :class:`pyro.infer.ELBO`.
+        clip: largest norm of the gradient of all parameters together; None for no limit.
+
+    >>> pair = pv.vae(9, latent=2)
+    >>> svi = SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+    >>> svi.step(x=pair.sample(16)) > 0
+    True
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        optim: Optimiser | PyroOptim,
+        loss: ELBO | None = None,
+        *,
+        clip: float | None = None,
+        scope: Callable[[], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        self.model, self.guide = model, guide
+        self.loss = Trace_ELBO() if loss is None else loss
+        self.clip = clip
+        self.scope = scope or self._own_store
+        self._store: Any = {"params": {}, "constraints": {}}
+        self._make = _one_optimiser(optim) if isinstance(optim, PyroOptim) else optim
+        self.optimizer: torch.optim.Optimizer | None = None
+        modules = [m for m in (model, guide) if isinstance(m, nn.Module)]
+        self.parameters = list(dict.fromkeys(p for m in modules for p in m.parameters() if p.requires_grad))
+        if self.parameters:
+            self.optimizer = self._make(self.parameters)
+
+    @contextmanager
+    def _own_store(self) -> Any:
+        with pyro.get_param_store().scope(self._store) as self._store:
+            yield
+
+    def gradients(self, **batch: Tensor) -> float:
+        """The loss, with the gradients of its mean over the batch left on the parameters."""
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+        with self.scope(), poutine.trace(param_only=True) as captured:
+            loss = self.loss.loss_and_grads(self.model, self.guide, **batch)
+            self._adopt(site["value"].unconstrained() for site in captured.trace.nodes.values())
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if gradients:
+            torch._foreach_div_(gradients, float(len(next(iter(batch.values())))))
+        return float(loss)
+
+    def _adopt(self, parameters: Iterable[Tensor]) -> None:
+        """Take in parameters that plain functions created during the first step."""
+        known = {id(p) for p in self.parameters}
+        new = [p for p in dict.fromkeys(parameters) if id(p) not in known and p.requires_grad]
+        if not new:
+            return
+        self.parameters += new
+        if self.optimizer is None:
+            self.optimizer = self._make(new)
+        else:
+            self.optimizer.add_param_group({"params": new})
+
+    def update(self) -> None:
+        """Clip the gradients and take one step of the optimiser."""
+        if self.optimizer is None:
+            raise ValueError("SVI: model and guide have no parameters to train")
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+
+    def step(self, **batch: Tensor) -> float:
+        """One step; returns the loss before it, summed over the batch.
+
+        Raises:
+            FloatingPointError: where the loss is not finite, before any parameter has moved.
+        """
+        loss = self.gradients(**batch)
+        if not math.isfinite(loss):
+            with self.scope(), pyro.validation_enabled(False):
+                raise FloatingPointError(f"the loss is {loss}: {diagnose(self.model, self.guide, batch)}")
+        self.update()
+        return loss
+
+    def evaluate_loss(self, **batch: Tensor) -> float:
+        """The loss summed over the batch; moves nothing."""
+        with torch.no_grad(), self.scope():
+            return float(self.loss.loss(self.model, self.guide, **batch))
+
+
+def _one_optimiser(optim: PyroOptim) -> Optimiser:
+    """One torch optimiser with the settings of a Pyro optimiser, which would make one per parameter."""
+    if callable(optim.pt_optim_args):
+        raise ValueError("optim: settings per parameter are not for one optimiser; pass parameters -> torch.optim.Optimizer")
+    return lambda parameters: optim.pt_optim_constructor(parameters, **optim.pt_optim_args)

@@ -1,0 +1,164 @@
+"""Weights on the KL: beta, warm-up and annealing, as one effect handler around both programs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+
+from pyro_vae import checks
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """weight(t) = to * min(t / epochs, 1)
+
+    Linear from 0, with t the number of epochs trained so far, fractions included.
+
+    Source: Bowman et al. 2016, arXiv:1511.06349; Soenderby et al. 2016, arXiv:1602.02282.
+
+    >>> WarmUp(epochs=10, to=4.0)(5.0)
+    2.0
+    """
+
+    epochs: float
+    to: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.real("WarmUp: epochs", self.epochs, above=0)
+        checks.real("WarmUp: to", self.to, least=0)
+
+    @property
+    def full_at(self) -> float:
+        """The epoch at which the weight first reaches its target."""
+        return self.epochs
+
+    def __call__(self, epoch: float) -> float:
+        """The weight at an epoch."""
+        return self.to * min(epoch / self.epochs, 1.0)
+
+
+@dataclass(frozen=True)
+class Cyclical:
+    """weight(t) = to * min((t mod period) / (ramp * period), 1)
+
+    A warm-up that starts again every ``period`` epochs and takes the fraction ``ramp`` of each.
+
+    Source: Fu et al. 2019, arXiv:1903.10145.
+
+    >>> [Cyclical(period=4)(epoch) for epoch in (0, 1, 2, 3, 4)]
+    [0.0, 0.5, 1.0, 1.0, 0.0]
+    """
+
+    period: float
+    ramp: float = 0.5
+    to: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.real("Cyclical: period", self.period, above=0)
+        checks.real("Cyclical: to", self.to, least=0)
+        if checks.real("Cyclical: ramp", self.ramp, above=0) > 1:
+            raise ValueError(f"Cyclical: ramp: expected a fraction of the period in (0, 1], found {self.ramp}")
+
+    @property
+    def full_at(self) -> float:
+        """The epoch at which the weight first reaches its target."""
+        return self.ramp * self.period
+
+    def __call__(self, epoch: float) -> float:
+        """The weight at an epoch."""
+        return self.to * min((epoch % self.period) / (self.ramp * self.period), 1.0)
+
+
+Schedule = WarmUp | Cyclical
+Weight = float | Schedule
+
+
+class temper(Messenger):  # noqa: N801  # named as Pyro names its handlers
+    r"""E_q[log p(x | z)] - sum_l w_l E_q[log q(z_l | ...) - log p(z_l | ...)]
+
+    An effect handler for both programs: ``temper(4.0)(model), temper(4.0)(guide)``, or a context around a
+    step. Latent sites count w times, observed ones once: 1 is the ELBO, and the loss is linear in w.
+    With a prior that is learned its gradient is weighted alike.
+
+    Args:
+        weight: w, a number of at least 0; a schedule (:class:`WarmUp`, :class:`Cyclical`); or a mapping from
+            latent sites to either, where sites that it lacks have weight 1.
+
+    A schedule reads the attribute ``epoch``, which :func:`pyro_vae.fit` sets before each step; in a loop of
+    your own set it yourself.
+
+    Raises:
+        ValueError: where a weight is negative or not finite; on leaving a program that has no site of a
+            name in the mapping; where a weighted site is enumerated in the model, whose sum over values no
+            weight on single terms can temper.
+
+    Source: Higgins et al. 2017, "beta-VAE", ICLR.
+
+    >>> with temper(0.0):
+    ...     trace = pyro.poutine.trace(lambda: pyro.sample("z", dist.Normal(0.0, 1.0))).get_trace()
+    >>> trace.log_prob_sum()
+    tensor(0.)
+    """
+
+    def __init__(self, weight: Weight | Mapping[str, Weight]) -> None:
+        super().__init__()
+        self.epoch = 0.0
+        self.weights: dict[str, Weight] | None = None
+        if isinstance(weight, Mapping):
+            self.weights = {site: _weight(f"temper: {site}", w) for site, w in weight.items()}
+        else:
+            self.weight = _weight("temper", weight)
+
+    def __repr__(self) -> str:
+        return f"temper({self.weight if self.weights is None else self.weights})"
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """The weights that change with the epoch."""
+        weights = [self.weight] if self.weights is None else self.weights.values()
+        return [w for w in weights if not isinstance(w, float)]
+
+    def __getitem__(self, site: str) -> float:
+        """The present weight of a latent site."""
+        weight = self.weight if self.weights is None else self.weights.get(site, 1.0)
+        return weight if isinstance(weight, float) else weight(self.epoch)
+
+    def __enter__(self) -> "temper":
+        self._seen: set[str] = set()
+        self._observes, self._enumerated = False, ""
+        return super().__enter__()
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        super().__exit__(kind, value, traceback)
+        if kind is not None:
+            return
+        unknown = [site for site in self.weights or () if site not in self._seen]
+        if unknown and self._seen:
+            raise ValueError(f"temper: no site {unknown[0]!r} in the program; it has {sorted(self._seen)}")
+        if self._observes and self._enumerated:
+            raise ValueError(
+                f"temper: the site {self._enumerated!r} is enumerated in the model, where a weight on the KL has no "
+                "meaning; enumerate it in the guide"
+            )
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if type(msg["fn"]).__name__ in ("_Subsample", "Unit") or msg["infer"].get("_deterministic"):
+            return
+        self._seen.add(msg["name"])
+        if msg["is_observed"]:
+            self._observes = True
+        else:
+            msg["scale"] = msg["scale"] * self[msg["name"]]
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        # the model meets a site that the guide enumerated with the guide's own `infer`, marked here before
+        if "_enumerate_dim" not in msg["infer"] or self[msg["name"]] == 1.0:
+            return
+        if not msg["infer"].setdefault("_tempered", False):
+            msg["infer"]["_tempered"] = True
+            self._enumerated = msg["name"]
+
+
+def _weight(name: str, weight: Any) -> Weight:
+    return weight if isinstance(weight, Schedule) else checks.real(name, weight, least=0)
