@@ -1,0 +1,153 @@
+"""Recipes: one function per named variant, from networks and choices to a :class:`pyro_vae.Variant`.
+
+The signature of a recipe is the only place where the hyper-parameters of a variant are named.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pyro_vae import checks, saving
+from pyro_vae.guides import VAEGuide
+from pyro_vae.infer import temper
+from pyro_vae.likelihoods import Bernoulli
+from pyro_vae.models import VAEModel
+from pyro_vae.nets import MLP, Conv
+from pyro_vae.posteriors import DiagonalNormal
+from pyro_vae.priors import StandardNormal
+from pyro_vae.variant import Variant
+
+Recipe = Callable[..., Variant]
+Net = Callable[..., nn.Module]
+
+RECIPES: dict[str, Recipe] = {}
+
+
+def recipe(function: Recipe, extends: Recipe | None = None) -> Recipe:
+    """Enter a recipe into ``RECIPES``, and let its variants remember how they were built.
+
+    The ``**options`` of a recipe that ``extends`` another are the keywords of that one, in its signature too.
+    """
+    signature = inspect.signature(function)
+    if extends is not None:
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        inherited = [p for p in inspect.signature(extends).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        signature = signature.replace(parameters=own + inherited)
+
+    @functools.wraps(function)
+    def build(*args: Any, **kwargs: Any) -> Variant:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        variant = function(*args, **kwargs)
+        variant.recipe = saving.Built(function.__name__, dict(bound.arguments))
+        return variant
+
+    build.__signature__ = signature  # type: ignore[attr-defined]
+    RECIPES[function.__name__] = build
+    return build
+
+
+def load(folder: str | Path, into: Variant | None = None) -> Variant:
+    """Rebuild the pair that :meth:`Variant.save` wrote, or fill ``into`` where it was no recipe's.
+
+    Raises:
+        FileNotFoundError: where the folder holds no saved pair.
+        ValueError: where a file is damaged, foreign or newer, or its weights belong to another pair.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> pair = load(vae(9, latent=2).save(folder))
+    >>> pair.recipe.arguments["latent"]
+    2
+    """
+    folder = Path(folder)
+    config = saving.read_config(folder)
+    if into is None:
+        if config.get("recipe") is None:
+            why = config.get("why", "the pair was no recipe's")
+            raise ValueError(f"{folder}: cannot be rebuilt from its configuration ({why}); use pv.load(folder, into=variant)")
+        checks.known(f"{folder / saving.CONFIG}: recipe", config["recipe"], RECIPES)
+        try:
+            into = RECIPES[config["recipe"]](**{k: saving.decode(v) for k, v in config["arguments"].items()})
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"{folder / saving.CONFIG}: arguments that {config['recipe']} refuses: {error}") from None
+    saving.read_weights(into, folder)
+    return into
+
+
+@recipe
+def vae(
+    data_shape: Sequence[int] | int,
+    latent: int = 20,
+    *,
+    likelihood: Callable[..., nn.Module] = Bernoulli,
+    net: Net | None = None,
+    hidden: Sequence[int] | None = None,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> Variant:
+    r"""p(x, z) = N(z; 0, I) p(x | z),   q(z | x) = N(z; loc(x), diag scale(x)^2)
+
+    Args:
+        data_shape: shape of one datum, (channels, height, width) for an image.
+        latent: dimensions of the code z.
+        likelihood: built as ``likelihood(decoder, latent, data_shape)``; a class of
+            :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
+        net: builds encoder and decoder, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.
+            By default convolutions for images of more than 1024 values, fully connected layers otherwise.
+        hidden: widths of the hidden layers, from the data inwards; by default the net's own.
+        encoder: in place of a built one, a module from (batch, \*data_shape) to (batch, 2 * latent).
+        decoder: in place of a built one, a module from (batch, latent) to (batch, \*data_shape).
+
+    Raises:
+        ValueError: where an argument, or the output of a net of yours, has the wrong shape.
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114.
+
+    >>> pair = vae((1, 28, 28), latent=8)
+    >>> pair.sample(4).shape
+    torch.Size([4, 1, 28, 28])
+    """
+    data_shape = checks.shape("data_shape", data_shape)
+    latent = checks.positive_int("latent", latent)
+    encoder = encoder or _net(net, hidden, data_shape, (2 * latent,), data_shape)
+    decoder = decoder or _net(net, hidden, (latent,), data_shape, data_shape)
+    model = VAEModel(StandardNormal(latent), likelihood(decoder, latent, data_shape))
+    guide = VAEGuide(DiagonalNormal(encoder, data_shape, latent))
+    return Variant(model, guide)
+
+
+@functools.partial(recipe, extends=vae)
+def beta_vae(data_shape: Sequence[int] | int, latent: int = 20, beta: float = 4.0, **options: Any) -> Variant:
+    r"""maximise E_q[log p(x | z)] - beta KL(q(z | x) || p(z))
+
+    The story and the guide are those of :func:`vae`, whose ``options`` are taken; training weighs the KL.
+
+    Raises:
+        ValueError: where ``beta`` is negative or not finite.
+
+    Source: Higgins et al. 2017, "beta-VAE", ICLR; beta < 1 trades rate for distortion the other way,
+    Alemi et al. 2018, arXiv:1711.00464.
+
+    >>> beta_vae((1, 28, 28), beta=2.0).handler
+    temper(2.0)
+    """
+    pair = vae(data_shape, latent, **options)
+    return Variant(pair.model, pair.guide, handler=temper(checks.real("beta", beta, least=0)))
+
+
+def _net(
+    net: Net | None, hidden: Sequence[int] | None, inside: tuple[int, ...], outside: tuple[int, ...], data: tuple[int, ...]
+) -> nn.Module:
+    """A net of the kind that suits the data; ``hidden`` is told from the data inwards."""
+    large = len(data) == 3 and math.prod(data) > 1024 and min(data[1:]) >= 8
+    build = net or (Conv if large else MLP)
+    if hidden is None:
+        return build(inside, outside)
+    turned = inside != data and build is not Conv  # a convolution counts from the image in both directions
+    return build(inside, outside, hidden=tuple(reversed(hidden)) if turned else tuple(hidden))

@@ -1,0 +1,310 @@
+"""fit: any pair, any data, any stepper."""
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from pyro_vae import checks, tracing
+from pyro_vae.data import Batches, batches
+from pyro_vae.data.batches import derived
+from pyro_vae.infer import SVI
+from pyro_vae.infer import temper as Temper  # noqa: N812  # the argument of fit has its name
+from pyro_vae.infer.diagnosis import diagnose
+from pyro_vae.train.run import Run
+from pyro_vae.variant import Variant
+
+WATCHED = 2048  # training data on which the terms of the ELBO are followed
+log = logging.getLogger("pyro_vae")
+
+
+@runtime_checkable
+class Stepper(Protocol):
+    """Whatever has the face of :class:`pyro.infer.SVI`."""
+
+    def step(self, **batch: Tensor) -> float:
+        """One step of training; returns a loss summed over the batch."""
+
+    def evaluate_loss(self, **batch: Tensor) -> float:
+        """The loss summed over the batch; moves nothing."""
+
+
+def fit(
+    variant: Variant,
+    train: Any,
+    *,
+    validation: Any = None,
+    epochs: int = 20,
+    batch_size: int = 128,
+    lr: float | None = None,
+    objective: ELBO | Stepper | None = None,
+    temper: Any = None,
+    lr_schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+    clip: float | None = None,
+    patience: int | None = None,
+    device: str | torch.device = "auto",
+    out: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Run:
+    r"""maximise  mean_x E_q[log p(x, z) - log q(z | x)]  over model and guide
+
+    SVI with one Adam on the pair's own parameters; Pyro's global parameter store plays no part. The caller's
+    random generators are left as they were; every draw depends on ``seed``, epoch and step alone.
+
+    Args:
+        variant: the pair; it is trained in place.
+        train: an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``.
+        validation: the same. Its ELBO is measured after each epoch, and the weights of the best epoch are
+            those that stay.
+        epochs, batch_size: how long, and how many data to a step (a ``DataLoader`` has its own batches).
+        lr: Adam's step size, 1e-3 where nothing is said.
+        objective: a :class:`pyro.infer.ELBO` (:class:`pyro_vae.FreeBits`, :class:`pyro_vae.infer.IWAE`,
+            particles, ...), or a stepper, which brings its own optimiser.
+        temper: weight of the KL while training, on top of the variant's own: :class:`pyro_vae.temper`, or
+            what it takes, such as ``pv.infer.WarmUp(epochs=10)``.
+        lr_schedule: ``optimizer -> torch LRScheduler``, stepped after each epoch.
+        clip: largest norm of the gradient of the mean over the batch.
+        patience: stop after so many epochs without a better validation ELBO.
+        device: ``"auto"`` is CUDA where there is one. The pair stays there.
+        out: a folder for the pair (see :func:`pyro_vae.load`) and ``metrics.csv``, brought up to date at each
+            better epoch and at the end.
+        progress: show a bar where there is a terminal; each epoch is logged to ``pyro_vae`` at level INFO.
+
+    Raises:
+        ValueError, TypeError: before training, where an argument or the data do not fit; where a warm-up
+            would outlast training.
+        FloatingPointError: where the loss is NaN or infinite, with the step, the site and the likely cause.
+            Parameters are those before that step.
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114; Hoffman et al. 2013, arXiv:1206.7051.
+
+    >>> x = pv.data.load("digits", binarise="threshold").x
+    >>> run = fit(pv.vae((1, 8, 8), latent=4), x, epochs=2, progress=False)
+    >>> run.history["elbo"][-1] > run.history["elbo"][0]
+    True
+    """
+    checks.positive_int("epochs", epochs)
+    device = _device(device, variant)
+    if next(nn.Module.named_parameters(variant), None) is not None:
+        variant.to(device)
+    data = batches(variant, train, batch_size, device, "train")
+    held_out = None if validation is None else batches(variant, validation, batch_size, device, "validation")
+    variant.open_store()
+    stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule)
+    _check_schedules(tempers, epochs)
+    run = Run(variant, seed, str(device))
+    with tracing.seeded(derived(seed)), _mode_kept(variant):
+        for name, part in (("train", data), ("validation", held_out)):
+            if part is not None:
+                _check(variant, stepper, part, name)
+        schedule = lr_schedule(stepper.optimizer) if lr_schedule else None  # type: ignore[attr-defined]
+        keeper = Keeper(run, out, patience, validated=held_out is not None)
+        bar = tqdm(range(epochs), disable=None if progress else True, unit="epoch")
+        for epoch in bar:
+            start = time.perf_counter()
+            row = {"objective": _epoch(variant, stepper, data, tempers, seed, epoch), **_weights(tempers)}
+            row |= _terms(variant, data, seed)
+            if held_out is not None:
+                row["validation_elbo"] = _elbo(variant, held_out, seed)
+            if schedule is not None:
+                row["lr"] = schedule.get_last_lr()[0]
+                schedule.step()
+            row["seconds"] = time.perf_counter() - start
+            _show(bar, epoch, row)
+            run.append(row)
+            if keeper.enough():
+                break
+        keeper.finish()
+    return run
+
+
+def _device(device: str | torch.device, variant: Variant) -> torch.device:
+    if device == "auto":
+        has_modules = any(isinstance(program, nn.Module) for program in (variant.model, variant.guide))
+        return torch.device("cuda") if has_modules and torch.cuda.is_available() else variant.like.device
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {device!r} is not to be had here ({str(error).splitlines()[0]})") from None
+    return found
+
+
+def _stepper(
+    variant: Variant, objective: Any, temper: Any, lr: float | None, clip: float | None, lr_schedule: Any
+) -> tuple[Stepper, list[Temper]]:
+    """What takes the steps, and the handlers whose weights change with the epoch."""
+    tempers = [variant.handler] if isinstance(variant.handler, Temper) else []
+    if objective is None or isinstance(objective, ELBO):
+        if temper is not None:
+            tempers.append(temper if isinstance(temper, Temper) else Temper(temper))
+        handler = None if temper is None else tempers[-1]
+        lr = checks.real("lr", 1e-3 if lr is None else lr, above=0)
+        clip = None if clip is None else checks.real("clip", clip, above=0)
+        optim = partial(torch.optim.Adam, lr=lr, fused=True)
+        return SVI(*variant.trained(handler), optim, objective, clip=clip, scope=variant.scope), tempers
+    if not isinstance(objective, Stepper):
+        raise TypeError(
+            f"objective: expected a pyro.infer.ELBO or a stepper with step and evaluate_loss, found "
+            f"{type(objective).__name__}"
+        )
+    settings = {"lr": lr, "clip": clip, "temper": temper, "lr_schedule": lr_schedule}
+    told = [name for name, value in settings.items() if value is not None]
+    if told:
+        raise ValueError(f"{told[0]}: a stepper brings its own; set it there")
+    return objective, tempers
+
+
+def _check_schedules(tempers: list[Temper], epochs: int) -> None:
+    for schedule in itertools.chain.from_iterable(t.schedules for t in tempers):
+        if schedule.full_at > epochs:
+            raise ValueError(
+                f"temper: {schedule} reaches its full weight after {schedule.full_at:g} epochs, later than training "
+                f"ends ({epochs}); the KL would never count in full"
+            )
+
+
+def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None:
+    """One loss in the ordinary, validated way, and a look at all the data that are in memory."""
+    variant.eval()
+    for i, batch in enumerate(data.fixed()):
+        if i == 0:
+            with torch.no_grad(), variant.scope():
+                _, trace = tracing.paired(variant.model, variant.guide, batch)
+            given = {n: s for n, s in tracing.sites(trace).items() if s["is_observed"] and n in batch}
+        for site, message in given.items():
+            try:
+                checks.support(message["fn"], batch[site], site)
+                expected = tuple(message["fn"].event_shape)
+                if tuple(batch[site].shape[1:]) != expected:
+                    raise ValueError(f"{site}: expected data of shape {expected}, found {tuple(batch[site].shape[1:])}")
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        if i == 0:
+            with pyro.validation_enabled():
+                list(variant.terms(**batch))
+                stepper.evaluate_loss(**batch)
+        if data.streams:
+            break
+    variant.train()
+
+
+def _epoch(
+    variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temper], seed: int, epoch: int
+) -> float:
+    """One pass over the data; returns the mean of the objective, in nats per datum."""
+    variant.train()
+    total, count = 0.0, 0
+    for step, raw in enumerate(data.epoch(derived(seed, epoch))):
+        torch.manual_seed(derived(seed, epoch, step))
+        batch = data.transform(raw)
+        for handler in tempers:
+            handler.epoch = epoch + step / data.steps
+        try:
+            # all data in memory were checked before; a stream is checked as it first comes by
+            with pyro.validation_enabled(data.streams and epoch == 0):
+                loss = stepper.step(**batch)
+            if not math.isfinite(loss):
+                with variant.scope(), pyro.validation_enabled(False):
+                    raise FloatingPointError(f"the loss is {loss}: {diagnose(*variant, batch)}")
+        except FloatingPointError as error:
+            raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: {error}") from None
+        size = len(next(iter(batch.values())))
+        total, count = total - loss, count + size
+    return total / count
+
+
+def _weights(tempers: list[Temper]) -> dict[str, float]:
+    """The weights that are on a schedule, as they were in the last step."""
+    weights: dict[str, float] = {}
+    for handler in tempers:
+        if handler.schedules:
+            for site in handler.weights or [""]:
+                weights[f"weight_{site}" if site else "weight"] = handler[site]
+    return weights
+
+
+def _terms(variant: Variant, data: Batches, seed: int) -> dict[str, float]:
+    """ELBO, reconstruction and KL per latent site of the bare pair, on the first data."""
+    sums: dict[str, float] = {}
+    count = 0
+    with tracing.seeded(derived(seed)):
+        for batch in data.fixed():
+            for _, terms in variant.terms(**batch):
+                values = {"elbo": terms.log_weights, "reconstruction": sum(terms.data.values())}
+                values |= {f"kl_{site}": kl for site, kl in terms.kl.items()}
+                for column, value in values.items():
+                    sums[column] = sums.get(column, 0.0) + float(value.sum())
+            count += len(next(iter(batch.values())))
+            if count >= WATCHED:
+                break
+    return {column: value / count for column, value in sums.items()}
+
+
+def _elbo(variant: Variant, data: Batches, seed: int) -> float:
+    with tracing.seeded(derived(seed)):
+        total = sum(float(variant.elbo(**batch).sum()) for batch in data.fixed())
+    return total / data.size
+
+
+def _show(bar: Any, epoch: int, row: dict[str, float]) -> None:
+    shown = [k for k in row if k in ("elbo", "reconstruction", "validation_elbo") or k.startswith("kl_")]
+    figures = {k: f"{row[k]:.2f}" for k in shown}
+    bar.set_postfix(figures)
+    log.info("epoch %d: %s (nats per datum)", epoch + 1, ", ".join(f"{k} {v}" for k, v in figures.items()))
+
+
+@contextmanager
+def _mode_kept(variant: Variant) -> Iterator[None]:
+    mode = variant.training
+    try:
+        yield
+    finally:
+        variant.train(mode)
+
+
+class Keeper:
+    """Keeps the best weights, in memory and in a folder, and says when to stop."""
+
+    def __init__(self, run: Run, out: str | Path | None, patience: int | None, *, validated: bool) -> None:
+        if patience is not None and not validated:
+            raise ValueError("patience: needs validation data")
+        self.run, self.validated = run, validated
+        self.patience = None if patience is None else checks.positive_int("patience", patience)
+        self.best: Mapping[str, Tensor] = {}
+        self.folder = None if out is None else run.variant.save(out)  # a folder that cannot be written fails now
+
+    def enough(self) -> bool:
+        """Take note of the epoch that has just ended; True where training should stop."""
+        run, elbos = self.run, self.run.history.get("validation_elbo", [])
+        if not self.validated or elbos[-1] > max(elbos[:-1], default=-math.inf):
+            run.best_epoch = run.epochs
+            if self.validated:
+                self.best = run.variant.snapshot()
+                if self.folder is not None:
+                    run.variant.save(self.folder)
+        if self.folder is not None:
+            run.write(self.folder)
+        if self.patience is not None and run.epochs - run.best_epoch >= self.patience:
+            run.stopped = f"no better validation ELBO for {self.patience} epochs"
+        return bool(run.stopped)
+
+    def finish(self) -> None:
+        """Put the best weights back."""
+        if self.best:
+            self.run.variant.restore(self.best)
+        if self.folder is not None:
+            self.run.variant.save(self.folder)

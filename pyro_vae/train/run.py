@@ -1,0 +1,56 @@
+"""What a training leaves behind."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyro_vae.saving import whole
+from pyro_vae.variant import Variant
+
+
+@dataclass
+class Run:
+    """The trained pair and the history of its training.
+
+    ``history`` maps a column to one number per epoch, in nats per datum where it is a bound:
+    ``objective`` (mean of what was maximised over the epoch), ``elbo``, ``reconstruction`` and ``kl_<site>``
+    (of the bare pair, after the epoch, on up to 2,048 training data), ``validation_elbo``, ``weight_<site>``
+    (of a schedule), ``lr``, ``seconds``.
+    """
+
+    variant: Variant
+    seed: int
+    device: str
+    best_epoch: int = 0
+    stopped: str = ""
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were trained."""
+        return len(self.history.get("seconds", ()))
+
+    @property
+    def seconds(self) -> float:
+        """Time taken, validation included."""
+        return sum(self.history.get("seconds", ()))
+
+    def append(self, row: dict[str, float]) -> None:
+        """Take in the figures of one epoch."""
+        for column, value in row.items():
+            self.history.setdefault(column, []).append(value)
+
+    def write(self, folder: Path) -> None:
+        """``metrics.csv``: one row per epoch."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["epoch", *self.history])
+        table.writerows([i + 1, *row] for i, row in enumerate(zip(*self.history.values(), strict=True)))
+        with whole(folder / "metrics.csv") as part:
+            part.write_text(text.getvalue())
+
+    def __repr__(self) -> str:
+        last = {k: v[-1] for k, v in self.history.items() if k in ("elbo", "validation_elbo")}
+        figures = ", ".join(f"{k} {v:.2f}" for k, v in last.items())
+        return f"Run({self.epochs} epochs, {self.seconds:.1f} s on {self.device}, best epoch {self.best_epoch}, {figures})"
