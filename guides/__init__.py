@@ -2,8 +2,7 @@
 
 if __name__ != "pyro_vae.guides":
     raise ImportError(
-        f"this folder holds the package pyro_vae.guides, not {__name__!r}: "
-        "write `from pyro_vae.guides import VAEGuide`"
+        f"this folder holds the package pyro_vae.guides, not {__name__!r}: write `from pyro_vae.guides import VAEGuide`"
     )
 
 from pyro_vae.guides.vae import VAEGuide

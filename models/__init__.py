@@ -2,8 +2,7 @@
 
 if __name__ != "pyro_vae.models":
     raise ImportError(
-        f"this folder holds the package pyro_vae.models, not {__name__!r}: "
-        "write `from pyro_vae.models import VAEModel`"
+        f"this folder holds the package pyro_vae.models, not {__name__!r}: write `from pyro_vae.models import VAEModel`"
     )
 
 from pyro_vae.models.vae import VAEModel

@@ -28,9 +28,7 @@ def join(parts: Sequence[Any]) -> Any:
     names = [name for name in held if name != "probs" or not twins]
     if not names or isinstance(first, torch.distributions.TransformedDistribution):
         raise TypeError(f"{type(first).__name__}: cannot be put together from chunks; pass rows=len(batch)")
-    return type(first)(
-        **{name: torch.cat([_full(p, name) for p in parts]) for name in names}, validate_args=False
-    )
+    return type(first)(**{name: torch.cat([_full(p, name) for p in parts]) for name in names}, validate_args=False)
 
 
 def _full(part: Any, name: str) -> torch.Tensor:

@@ -70,7 +70,9 @@ def load(folder: str | Path, into: Variant | None = None) -> Variant:
     if into is None:
         if config.get("recipe") is None:
             why = config.get("why", "the pair was no recipe's")
-            raise ValueError(f"{folder}: cannot be rebuilt from its configuration ({why}); use pv.load(folder, into=variant)")
+            raise ValueError(
+                f"{folder}: cannot be rebuilt from its configuration ({why}); use pv.load(folder, into=variant)"
+            )
         checks.known(f"{folder / saving.CONFIG}: recipe", config["recipe"], RECIPES)
         try:
             into = RECIPES[config["recipe"]](**{k: saving.decode(v) for k, v in config["arguments"].items()})
@@ -142,7 +144,11 @@ def beta_vae(data_shape: Sequence[int] | int, latent: int = 20, beta: float = 4.
 
 
 def _net(
-    net: Net | None, hidden: Sequence[int] | None, inside: tuple[int, ...], outside: tuple[int, ...], data: tuple[int, ...]
+    net: Net | None,
+    hidden: Sequence[int] | None,
+    inside: tuple[int, ...],
+    outside: tuple[int, ...],
+    data: tuple[int, ...],
 ) -> nn.Module:
     """A net of the kind that suits the data; ``hidden`` is told from the data inwards."""
     large = len(data) == 3 and math.prod(data) > 1024 and min(data[1:]) >= 8

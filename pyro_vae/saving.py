@@ -48,7 +48,7 @@ def save(pair: Any, folder: str | Path) -> Path:
     return folder
 
 
-class whole:  # noqa: N801
+class whole:
     """A temporary file that takes the place of ``path`` once it is written and on disk."""
 
     def __init__(self, path: Path) -> None:
@@ -139,7 +139,10 @@ def _encode(value: Any) -> Any:
         return {"mapping": {str(k): _encode(v) for k, v in value.items()}}
     if isinstance(value, functools.partial) and not value.args:
         return _encode(value.func) | {"with": {k: _encode(v) for k, v in value.keywords.items()}}
-    module = next((m for m in NAMEABLE if getattr(import_module(m), getattr(value, "__name__", ""), None) is value), None)
+    module = next(
+        (m for m in NAMEABLE if getattr(import_module(m), getattr(value, "__name__", ""), None) is value),
+        None,
+    )
     if module is None or not inspect.isclass(value):
         raise TypeError(f"a {type(value).__name__} of its own ({value!r:.60}), which JSON cannot hold")
     return {"class": f"{module}.{value.__name__}"}

@@ -18,8 +18,8 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
 Program = Callable[..., Any]
-Batch = Mapping[str, Tensor]
-Site = dict[str, Any]
+Batch = Mapping[str, Any]
+Site = Mapping[str, Any]
 
 
 @contextmanager
@@ -38,9 +38,10 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 def sites(trace: poutine.Trace) -> dict[str, Site]:
     """The random sites of a trace: no plates, no deterministic values, no extra factors of the objective."""
+    nodes: dict[str, Any] = dict(trace.nodes)
     return {
         name: site
-        for name, site in trace.nodes.items()
+        for name, site in nodes.items()
         if site["type"] == "sample"
         and not site_is_subsample(site)
         and not site_is_factor(site)
@@ -53,15 +54,15 @@ def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
     return {name: site for name, site in sites(trace).items() if not site["is_observed"]}
 
 
-def accepts(program: Program, name: str) -> bool:
-    """Whether a program can be called with a keyword argument of that name."""
-    parameters = signature(program).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+def arguments(program: Program) -> tuple[list[str], bool]:
+    """The sites that a program takes by name, and whether it takes any others besides."""
+    parameters = _parameters(program)
+    named = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and n != "n"]
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def signature(program: Program) -> inspect.Signature:
-    """The arguments of a program, be it a function or a module."""
-    return inspect.signature(program.forward if isinstance(program, torch.nn.Module) else program)
+def _parameters(program: Program) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(program.forward if isinstance(program, torch.nn.Module) else program).parameters
 
 
 def is_local(site: Site) -> bool:
@@ -96,6 +97,11 @@ class Terms:
     mean: dict[str, Tensor]
 
     @property
+    def reconstruction(self) -> Tensor:
+        """log p(x | z), over all data sites."""
+        return torch.stack(list(self.data.values())).sum(0)
+
+    @property
     def kl(self) -> dict[str, Tensor]:
         """log q - log p of each latent site, whose expectation is its KL divergence."""
         return {name: q - self.prior.get(name, 0.0) for name, q in self.posterior.items()}
@@ -103,14 +109,11 @@ class Terms:
     @property
     def log_weights(self) -> Tensor:
         """log p(x, z) - log q(z | x)."""
-        return sum(self.data.values()) - sum(self.kl.values())  # type: ignore[return-value]
+        return self.reconstruction - sum(self.kl.values())
 
 
-def _terms(
-    model: Program, guide: Program, batch: Batch, particles: int, given: tuple[str, ...], dim: int
-) -> Terms:
-    """Terms of ``particles`` draws at once, in a plate of their own at ``dim``.
-    """
+def _terms(model: Program, guide: Program, batch: Batch, particles: int, given: tuple[str, ...], dim: int) -> Terms:
+    """Terms of ``particles`` draws at once, in a plate of their own at ``dim``."""
     size = len(next(iter(batch.values())))
     with pyro.plate("_particles", particles, dim=dim):
         guide_trace, model_trace = paired(model, guide, batch)
@@ -231,7 +234,7 @@ def dream(model: Program, n: int, fixed: Batch, given: Batch, example: Batch | N
     A model that takes ``n`` is asked for n data; another is run on copies of ``example`` with its
     observations taken back.
     """
-    if accepts(model, "n"):
+    if "n" in _parameters(model):
         program = model
         arguments: dict[str, Any] = {"n": n, **given}
     elif example is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyro_vae import checks, describe, saving, tracing
 from pyro_vae.families import join
-from pyro_vae.tracing import Moments, accepts, seeded, slices
+from pyro_vae.tracing import Moments, seeded, slices
 
 _serial = itertools.count()
 
@@ -88,12 +88,14 @@ class Variant(nn.Module):
             raise TypeError(f"conditions: expected a tuple of site names, found the string {conditions!r}")
         self.model, self.guide = model, guide
         self.conditions, self.handler = tuple(conditions), handler
+        #: the observed sites that the model takes, in its own order
+        self.arguments, self._open = tracing.arguments(model)
         for condition in self.conditions:
-            if not accepts(model, condition):
+            if not self._takes(condition):
                 raise ValueError(f"conditions: the model takes no argument {condition!r}")
         self.recipe: saving.Built | None = None
         self._example: dict[str, Tensor] | None = None
-        self._store: dict[str, Any] | None = None
+        self._store: Any = None
         self._name_programs()
 
     def _name_programs(self) -> None:
@@ -186,11 +188,14 @@ class Variant(nn.Module):
 
     # ------------------------------------------------------------------ batches
 
-    def prepare(self, batch: Mapping[str, Any], *, like: Tensor | None = None) -> dict[str, Tensor]:
+    def prepare(
+        self, batch: Mapping[str, Any], *, like: Tensor | None = None, finite: bool = True
+    ) -> dict[str, Tensor]:
         """A batch as tensors of the pair's device; data as floats, conditions as they are.
 
         Raises:
-            ValueError: where a name is not an argument of the model, or lengths differ or are zero.
+            ValueError: where a name is not an argument of the model, lengths differ or are zero, or (where
+                ``finite`` asks for it) a value is NaN or infinite.
             TypeError: where a value is not numeric.
         """
         like = self.like if like is None else like
@@ -198,7 +203,7 @@ class Variant(nn.Module):
             raise ValueError("batch: empty; pass the observed sites by name, for example x=x")
         ready = {}
         for name, value in batch.items():
-            if not accepts(self.model, name):
+            if not self._takes(name):
                 raise ValueError(f"{name}: no such site; the model takes {', '.join(self.arguments)}")
             try:
                 tensor = torch.as_tensor(value)
@@ -208,6 +213,8 @@ class Variant(nn.Module):
                 raise TypeError(f"{name}: expected real numbers, found {tensor.dtype}")
             if not tensor.dim() or not len(tensor):
                 raise ValueError(f"{name}: expected (batch, ...) with at least one datum, found {tuple(tensor.shape)}")
+            if finite and not torch.isfinite(tensor).all():
+                raise ValueError(f"{name}: holds NaN or infinite values; drop or fill in the missing data")
             dtype = tensor.dtype if name in self.conditions else like.dtype
             ready[name] = tensor.to(like.device, dtype)
         lengths = {name: len(value) for name, value in ready.items()}
@@ -215,6 +222,9 @@ class Variant(nn.Module):
             raise ValueError(f"batch: sites of different lengths: {lengths}")
         self._example = {name: value[:1].detach().clone() for name, value in ready.items()}
         return ready
+
+    def _takes(self, name: str) -> bool:
+        return self._open or name in self.arguments
 
     @contextmanager
     def _at_rest(self, seed: int | None) -> Iterator[None]:
@@ -240,7 +250,13 @@ class Variant(nn.Module):
         return self._decode(checks.positive_int("n", n), {}, conditions, mean, seed, rows)
 
     def decode(
-        self, latents: Mapping[str, Any], *, mean: bool = True, seed: int | None = None, rows: int = 4096, **conditions: Any
+        self,
+        latents: Mapping[str, Any],
+        *,
+        mean: bool = True,
+        seed: int | None = None,
+        rows: int = 4096,
+        **conditions: Any,
     ) -> Any:
         r"""x ~ p(x | z) at codes of your own, or with ``mean`` the likelihood's means.
 
@@ -253,7 +269,13 @@ class Variant(nn.Module):
         return self._decode(sizes.pop(), codes, conditions, mean, seed, rows)
 
     def _decode(
-        self, n: int, latents: tracing.Batch, conditions: Mapping[str, Any], mean: bool, seed: int | None, rows: int
+        self,
+        n: int,
+        latents: tracing.Batch,
+        conditions: Mapping[str, Any],
+        mean: bool,
+        seed: int | None,
+        rows: int,
     ) -> Any:
         given = self.prepare_conditions(conditions, n)
         parts = []
@@ -299,7 +321,7 @@ class Variant(nn.Module):
 
     def data_names(self, trace: poutine.Trace) -> list[str]:
         """Data sites: those that the model takes as arguments, short of the conditions."""
-        arguments = {*tracing.signature(self.model).parameters, *(self._example or {})}
+        arguments = {*self.arguments, *(self._example or {})}
         return [n for n in tracing.sites(trace) if n in arguments and n not in self.conditions]
 
     def encode(
@@ -346,8 +368,9 @@ class Variant(nn.Module):
             yield from tracing.terms(self.model, self.guide, ready, particles, self.conditions, rows)
 
     def _moments(self, particles: int, rows: int, seed: int | None, batch: Mapping[str, Any]) -> Moments:
-        moments = Moments(len(next(iter(batch.values()), ())))
-        for part, terms in self.terms(particles, rows=rows, seed=seed, **batch):
+        ready = self.prepare(batch)
+        moments = Moments(len(next(iter(ready.values()))))
+        for part, terms in self.terms(particles, rows=rows, seed=seed, **ready):
             moments.add(part, terms.log_weights)
         return moments
 
@@ -381,13 +404,16 @@ class Variant(nn.Module):
         """
         checks.positive_int("steps", steps)
         first, last = (self._codes({**self.by_name(x), **conditions}) for x in (start, end))
-        weight = torch.linspace(0, 1, steps).to(self.like)
         n = len(next(iter(first.values())))
+        if len(next(iter(last.values()))) != n:
+            raise ValueError(f"interpolate: {n} data to start from, {len(next(iter(last.values())))} to end at")
+        weight = torch.linspace(0, 1, steps).to(self.like)
         lines = {}
         for name, a in first.items():
             w = weight.reshape(-1, *[1] * a.dim())
             lines[name] = (a + w * (last[name] - a)).flatten(0, 1)
-        many = {k: torch.as_tensor(c).repeat(steps, *[1] * (torch.as_tensor(c).dim() - 1)) for k, c in conditions.items()}
+        given = self.prepare_conditions(conditions, n)
+        many: dict[str, Any] = {k: c.repeat(steps, *[1] * (c.dim() - 1)) for k, c in given.items()}
         return _unflatten(self.decode(lines, **many), (steps, n))
 
     def traverse(
@@ -415,17 +441,12 @@ class Variant(nn.Module):
         for i, unit in enumerate(chosen):
             flat[i, :, unit] = torch.as_tensor(values).to(flat)
         moved[site] = flat.reshape(moved[site].shape)
-        conditions = {k: v for k, v in batch.items() if k in self.conditions}
+        conditions: dict[str, Any] = {k: v for k, v in batch.items() if k in self.conditions}
         return _unflatten(self.decode(moved, **conditions), (len(chosen), len(values)))
 
     def _codes(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The posterior means of a batch."""
         return {name: q.mean.clone() for name, q in self.encode(ancestors="mean", **batch).items()}
-
-    @property
-    def arguments(self) -> list[str]:
-        """The observed sites that the model takes, in its own order."""
-        return [name for name in tracing.signature(self.model).parameters if name != "n"]
 
     def by_name(self, data: Any) -> dict[str, Any]:
         """Data given without a name belong to the first argument of the model."""
@@ -435,7 +456,9 @@ class Variant(nn.Module):
         """Write ``config.json`` and ``weights.safetensors``; :func:`pyro_vae.load` reads them back."""
         self._refuse_functions("save")
         if not any(isinstance(program, nn.Module) for program in (self.model, self.guide)):
-            raise TypeError("save: model and guide are plain functions, which hold nothing to save; write them as modules")
+            raise TypeError(
+                "save: model and guide are plain functions, which hold nothing to save; write them as modules"
+            )
         return saving.save(self, folder)
 
     def __repr__(self) -> str:

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyro_vae import checks
 from pyro_vae.data.sets import Data
 from pyro_vae.variant import Variant
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 
 def derived(seed: int, *where: int) -> int:
@@ -64,8 +64,9 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device, 
     like = variant.like.to(device)
     if isinstance(data, DataLoader):
         return _of_loader(variant, data, like, name)
-    if isinstance(data, Dataset) and not isinstance(data, Mapping):
-        return _of_loader(variant, DataLoader(data, batch_size, shuffle=True), like, name)
+    if isinstance(data, Dataset):
+        shuffle = not isinstance(data, IterableDataset)
+        return _of_loader(variant, DataLoader(data, batch_size, shuffle=shuffle), like, name)
     try:
         tensors = {k: torch.as_tensor(v).to(device) for k, v in variant.by_name(data).items()}
     except (TypeError, ValueError, RuntimeError) as error:
@@ -73,7 +74,7 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device, 
             f"{name}: expected an array, a tensor, a mapping of sites, a Dataset or a DataLoader, found "
             f"{type(data).__name__} ({error})"
         ) from None
-    variant.prepare({k: v[:1] if v.dim() else v for k, v in tensors.items()}, like=like)
+    variant.prepare({k: v[:1] if v.dim() else v for k, v in tensors.items()}, like=like, finite=False)
     sizes = {k: len(v) for k, v in tensors.items()}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{name}: sites of different lengths: {sizes}")
@@ -86,7 +87,7 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device, 
         else:
             order = torch.randperm(size, generator=torch.Generator().manual_seed(derived(seed)))
         for index in order.to(device).split(batch_size):
-            yield variant.prepare({k: v[index] for k, v in tensors.items()}, like=like)
+            yield variant.prepare({k: v[index] for k, v in tensors.items()}, like=like, finite=False)
 
     return Batches(size, steps, produce, *([data.transform] if isinstance(data, Data) else []))
 

@@ -142,7 +142,12 @@ def _mnist_static(root: Path, split: str, download: bool) -> Part:
     if found:
         x, _ = _array(found[0], split)
         return x.reshape(-1, 1, 28, 28), None
-    parts = {"train": ["train"], "validation": ["valid"], "test": ["test"], "train+validation": ["train", "valid"]}
+    parts = {
+        "train": ["train"],
+        "validation": ["valid"],
+        "test": ["test"],
+        "train+validation": ["train", "valid"],
+    }
     images = [torch.as_tensor(np.loadtxt(_amat(root, p, download), dtype=np.float32)) for p in parts[split]]
     return torch.cat(images).reshape(-1, 1, 28, 28), None
 

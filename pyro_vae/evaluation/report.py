@@ -63,7 +63,13 @@ class Report:
 
 
 def evaluate(
-    variant: Variant, data: Any, *, particles: int = 100, seed: int = 0, batch_size: int = 1000, rows: int = 4096
+    variant: Variant,
+    data: Any,
+    *,
+    particles: int = 100,
+    seed: int = 0,
+    batch_size: int = 1000,
+    rows: int = 4096,
 ) -> Report:
     r"""log p(x) >= log (1/K) sum_k p(x, z_k) / q(z_k | x) >= E_q[log p(x, z) - log q(z | x)]
 
@@ -100,7 +106,7 @@ def evaluate(
                 moments.add(part, terms.log_weights)
                 latents = list(terms.posterior)
                 share = len(terms.log_weights) / particles
-                for name, value in {**terms.kl, "": sum(terms.data.values())}.items():
+                for name, value in {**terms.kl, "": terms.reconstruction}.items():
                     totals[name] = totals.get(name, 0.0) + share * float(value.double().mean(0).sum())
                 for name, mean in terms.mean.items():
                     sums = parts.setdefault(name, {})

@@ -25,6 +25,7 @@ class FreeBits(TraceMeanField_ELBO):
         nats: lambda, in nats per datum and group.
         per: a group is a latent ``"site"``, or each ``"unit"`` of it, where posterior and prior factorise.
         num_particles: draws per datum; they are averaged before the comparison.
+        max_plate_nesting: how deep the plates of the pair nest, 1 where there is the data plate alone.
 
     Raises:
         ValueError: where ``nats`` is negative; where units are asked of a site that does not factorise;
@@ -36,11 +37,12 @@ class FreeBits(TraceMeanField_ELBO):
     0.5
     """
 
-    def __init__(self, nats: float, per: str = "site", num_particles: int = 1) -> None:
+    def __init__(self, nats: float, per: str = "site", num_particles: int = 1, max_plate_nesting: int = 1) -> None:
         self.nats = checks.real("nats", nats, least=0)
         self.per = checks.known("per", per, ["site", "unit"])
         num_particles = checks.positive_int("num_particles", num_particles)
-        super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1)
+        nesting = checks.positive_int("max_plate_nesting", max_plate_nesting)
+        super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=nesting)
 
     def objective(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the objective, summed over the batch; differentiable."""

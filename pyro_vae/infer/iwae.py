@@ -16,6 +16,7 @@ class IWAE(RenyiELBO):
 
     Args:
         particles: K, at least 2.
+        max_plate_nesting: how deep the plates of the pair nest, 1 where there is the data plate alone.
 
     Raises:
         ValueError: for fewer than two particles; where a latent site stands outside the data plate, since
@@ -27,10 +28,11 @@ class IWAE(RenyiELBO):
     5
     """
 
-    def __init__(self, particles: int = 50) -> None:
+    def __init__(self, particles: int = 50, max_plate_nesting: int = 1) -> None:
         if checks.positive_int("particles", particles) < 2:
             raise ValueError("particles: IWAE takes at least 2; one particle is pyro.infer.Trace_ELBO")
-        super().__init__(alpha=0.0, num_particles=particles, vectorize_particles=True)
+        nesting = checks.positive_int("max_plate_nesting", max_plate_nesting)
+        super().__init__(alpha=0.0, num_particles=particles, vectorize_particles=True, max_plate_nesting=nesting)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)

@@ -49,14 +49,16 @@ class SVI:
         scope: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.model, self.guide = model, guide
-        self.loss = Trace_ELBO() if loss is None else loss
+        self.loss: Any = Trace_ELBO() if loss is None else loss
         self.clip = clip
         self.scope = scope or self._own_store
         self._store: Any = {"params": {}, "constraints": {}}
         self._make = _one_optimiser(optim) if isinstance(optim, PyroOptim) else optim
         self.optimizer: torch.optim.Optimizer | None = None
         modules = [m for m in (model, guide) if isinstance(m, nn.Module)]
-        self.parameters = list(dict.fromkeys(p for m in modules for p in m.parameters() if p.requires_grad))
+        self.parameters: list[Tensor] = list(
+            dict.fromkeys(p for m in modules for p in m.parameters() if p.requires_grad)
+        )
         if self.parameters:
             self.optimizer = self._make(self.parameters)
 
@@ -71,7 +73,8 @@ class SVI:
             self.optimizer.zero_grad(set_to_none=True)
         with self.scope(), poutine.trace(param_only=True) as captured:
             loss = self.loss.loss_and_grads(self.model, self.guide, **batch)
-            self._adopt(site["value"].unconstrained() for site in captured.trace.nodes.values())
+            nodes: dict[str, Any] = dict(captured.trace.nodes)
+            self._adopt(site["value"].unconstrained() for site in nodes.values())
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if gradients:
             torch._foreach_div_(gradients, float(len(next(iter(batch.values())))))
@@ -118,6 +121,8 @@ class SVI:
 
 def _one_optimiser(optim: PyroOptim) -> Optimiser:
     """One torch optimiser with the settings of a Pyro optimiser, which would make one per parameter."""
-    if callable(optim.pt_optim_args):
-        raise ValueError("optim: settings per parameter are not for one optimiser; pass parameters -> torch.optim.Optimizer")
-    return lambda parameters: optim.pt_optim_constructor(parameters, **optim.pt_optim_args)
+    make: Any = optim.pt_optim_constructor
+    settings = optim.pt_optim_args
+    if callable(settings):
+        raise ValueError("optim: settings per parameter need one optimiser each; pass parameters -> torch optimiser")
+    return lambda parameters: make(parameters, **settings)

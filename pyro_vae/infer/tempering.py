@@ -74,7 +74,7 @@ Schedule = WarmUp | Cyclical
 Weight = float | Schedule
 
 
-class temper(Messenger):  # noqa: N801  # named as Pyro names its handlers
+class temper(Messenger):  # named as Pyro names its handlers
     r"""E_q[log p(x | z)] - sum_l w_l E_q[log q(z_l | ...) - log p(z_l | ...)]
 
     An effect handler for both programs: ``temper(4.0)(model), temper(4.0)(guide)``, or a context around a

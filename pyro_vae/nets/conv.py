@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -43,9 +44,7 @@ class Conv(nn.Module):
         super().__init__()
         inside, outside = shape("inside", inside), shape("outside", outside)
         if (len(inside) == 3) == (len(outside) == 3):
-            raise ValueError(
-                f"Conv: expected exactly one image (channels, height, width), found {inside} -> {outside}"
-            )
+            raise ValueError(f"Conv: expected exactly one image (channels, height, width), found {inside} -> {outside}")
         encodes = len(inside) == 3
         image, vector = (inside, outside) if encodes else (outside, inside)
         if min(image[1:]) < 8:
@@ -56,7 +55,7 @@ class Conv(nn.Module):
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         smallest = (channels[-1], *sizes[-1])
         if encodes:
-            stages = [_halve(i, o) for i, o in zip(channels, channels[1:], strict=False)]
+            stages = [_halve(i, o) for i, o in pairwise(channels)]
             layers = [*stages, nn.Flatten(), nn.Linear(math.prod(smallest), width), nn.ReLU()]
             self.layers = nn.Sequential(*layers, nn.Linear(width, math.prod(vector)), nn.Unflatten(1, outside))
         else:

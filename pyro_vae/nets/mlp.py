@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -33,9 +34,7 @@ class MLP(nn.Sequential):
         hidden: Sequence[int] = (400,),
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
-        super().__init__(
-            *_fully_connected(inside, outside, hidden, lambda i, o: (nn.Linear(i, o), activation()))
-        )
+        super().__init__(*_fully_connected(inside, outside, hidden, lambda i, o: (nn.Linear(i, o), activation())))
 
 
 class GatedMLP(nn.Sequential):
@@ -81,5 +80,5 @@ def _fully_connected(
 ) -> list[nn.Module]:
     inside, outside = shape("inside", inside), shape("outside", outside)
     widths = [math.prod(inside), *(positive_int(f"hidden[{i}]", w) for i, w in enumerate(hidden))]
-    stack = [m for i, o in zip(widths, widths[1:], strict=False) for m in layer(i, o)]
+    stack = [m for i, o in pairwise(widths) for m in layer(i, o)]
     return [nn.Flatten(), *stack, nn.Linear(widths[-1], math.prod(outside)), nn.Unflatten(1, outside)]

@@ -21,7 +21,7 @@ from pyro_vae import checks, tracing
 from pyro_vae.data import Batches, batches
 from pyro_vae.data.batches import derived
 from pyro_vae.infer import SVI
-from pyro_vae.infer import temper as Temper  # noqa: N812  # the argument of fit has its name
+from pyro_vae.infer import temper as Temper  # the argument of fit has its name
 from pyro_vae.infer.diagnosis import diagnose
 from pyro_vae.train.run import Run
 from pyro_vae.variant import Variant
@@ -115,12 +115,15 @@ def fit(
         bar = tqdm(range(epochs), disable=None if progress else True, unit="epoch")
         for epoch in bar:
             start = time.perf_counter()
-            row = {"objective": _epoch(variant, stepper, data, tempers, seed, epoch), **_weights(tempers)}
+            row: dict[str, float] = {
+                "objective": _epoch(variant, stepper, data, tempers, seed, epoch),
+                **_weights(tempers),
+            }
             row |= _terms(variant, data, seed)
             if held_out is not None:
                 row["validation_elbo"] = _elbo(variant, held_out, seed)
             if schedule is not None:
-                row["lr"] = schedule.get_last_lr()[0]
+                row["lr"] = float(schedule.get_last_lr()[0])
                 schedule.step()
             row["seconds"] = time.perf_counter() - start
             _show(bar, epoch, row)
@@ -182,7 +185,7 @@ def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None
     variant.eval()
     for i, batch in enumerate(data.fixed()):
         if i == 0:
-            with torch.no_grad(), variant.scope():
+            with torch.no_grad(), variant.scope(), pyro.validation_enabled(False):  # our own words come first
                 _, trace = tracing.paired(variant.model, variant.guide, batch)
             given = {n: s for n, s in tracing.sites(trace).items() if s["is_observed"] and n in batch}
         for site, message in given.items():
@@ -202,9 +205,7 @@ def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None
     variant.train()
 
 
-def _epoch(
-    variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temper], seed: int, epoch: int
-) -> float:
+def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temper], seed: int, epoch: int) -> float:
     """One pass over the data; returns the mean of the objective, in nats per datum."""
     variant.train()
     total, count = 0.0, 0
@@ -219,7 +220,7 @@ def _epoch(
                 loss = stepper.step(**batch)
             if not math.isfinite(loss):
                 with variant.scope(), pyro.validation_enabled(False):
-                    raise FloatingPointError(f"the loss is {loss}: {diagnose(*variant, batch)}")
+                    raise FloatingPointError(f"the loss is {loss}: {diagnose(variant.model, variant.guide, batch)}")
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: {error}") from None
         size = len(next(iter(batch.values())))
@@ -244,7 +245,7 @@ def _terms(variant: Variant, data: Batches, seed: int) -> dict[str, float]:
     with tracing.seeded(derived(seed)):
         for batch in data.fixed():
             for _, terms in variant.terms(**batch):
-                values = {"elbo": terms.log_weights, "reconstruction": sum(terms.data.values())}
+                values = {"elbo": terms.log_weights, "reconstruction": terms.reconstruction}
                 values |= {f"kl_{site}": kl for site, kl in terms.kl.items()}
                 for column, value in values.items():
                     sums[column] = sums.get(column, 0.0) + float(value.sum())
@@ -256,8 +257,7 @@ def _terms(variant: Variant, data: Batches, seed: int) -> dict[str, float]:
 
 def _elbo(variant: Variant, data: Batches, seed: int) -> float:
     with tracing.seeded(derived(seed)):
-        total = sum(float(variant.elbo(**batch).sum()) for batch in data.fixed())
-    return total / data.size
+        return sum(float(variant.elbo(**batch).sum()) for batch in data.fixed()) / data.size
 
 
 def _show(bar: Any, epoch: int, row: dict[str, float]) -> None:

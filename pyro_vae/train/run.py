@@ -53,4 +53,6 @@ class Run:
     def __repr__(self) -> str:
         last = {k: v[-1] for k, v in self.history.items() if k in ("elbo", "validation_elbo")}
         figures = ", ".join(f"{k} {v:.2f}" for k, v in last.items())
-        return f"Run({self.epochs} epochs, {self.seconds:.1f} s on {self.device}, best epoch {self.best_epoch}, {figures})"
+        return (
+            f"Run({self.epochs} epochs, {self.seconds:.1f} s on {self.device}, best epoch {self.best_epoch}, {figures})"
+        )

@@ -1,0 +1,190 @@
+"""What every recipe must do. A variant joins by being registered in ``pv.RECIPES``.
+
+Each check takes a recipe; data are the variant's own draws, so that a recipe needs no words here.
+"""
+
+import copy
+import pickle
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.optim import Adam
+
+import pyro_vae as pv
+from pyro_vae import tracing
+
+SHAPE = (1, 8, 8)
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def make(recipe, seed=0):
+    torch.manual_seed(seed)
+    return recipe(SHAPE)
+
+
+def batch_of(pair, n, seed=1):
+    """A batch that the model itself dreamt, conditions included."""
+    trace = pair.draw(n, seed)
+    return {name: site["value"] for name, site in tracing.sites(trace).items() if name in pair.arguments}
+
+
+def learns(step, batch, steps=150):
+    losses = [step(**batch) for _ in range(steps)]
+    first, last = sum(losses[:10]), sum(losses[-10:])
+    assert last < first - 0.02 * abs(first), f"loss {first / 10:.2f} -> {last / 10:.2f}"
+
+
+def plain_svi(recipe):
+    """Two pairs in one process, a deep copy and a pickled one all learn under Pyro's own SVI."""
+    first = make(recipe, 0)
+    batch = batch_of(first, 32)
+    untrained = copy.deepcopy(first)
+    others = [make(recipe, 1), copy.deepcopy(first), pickle.loads(pickle.dumps(first))]
+    for pair in (first, *others):
+        learns(SVI(*pair, Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
+    for a, b in zip(untrained.parameters(), make(recipe, 0).parameters(), strict=True):
+        assert torch.equal(a, b), "training a pair moved its copy"
+
+
+def bare_pair_under_svi(recipe):
+    """The bare programs are Pyro programs as well."""
+    pair = make(recipe)
+    learns(SVI(pair.model, pair.guide, Adam({"lr": 1e-2}), Trace_ELBO()).step, batch_of(pair, 32))
+
+
+def vectorised_particles(recipe):
+    pair = make(recipe)
+    batch = batch_of(pair, 16)
+    losses = {}
+    for vectorize in (True, False):
+        loss = Trace_ELBO(num_particles=400, vectorize_particles=vectorize, max_plate_nesting=1)
+        with torch.no_grad():
+            losses[vectorize] = loss.loss(pair.model, pair.guide, **batch) / 16
+    spread = torch.stack([pair.elbo(seed=s, **batch) for s in range(20)]).mean(1).std() / 400**0.5
+    assert abs(losses[True] - losses[False]) < 6 * spread
+    learns(SVI(*pair, Adam({"lr": 1e-2}), Trace_ELBO(2, vectorize_particles=True, max_plate_nesting=1)).step, batch)
+
+
+def fit_learns(recipe):
+    """fit improves the ELBO, repeats itself under one seed, and leaves global state as it was."""
+    weights = []
+    for _ in range(2):
+        pair = make(recipe)
+        batch = batch_of(pair, 50)
+        pyro.clear_param_store()
+        before = torch.get_rng_state()
+        run = pv.fit(pair, batch, validation=batch, epochs=12, batch_size=16, lr=5e-3, device="cpu", progress=False)
+        assert torch.equal(before, torch.get_rng_state()), "fit moved the global random generator"
+        assert not list(pyro.get_param_store().keys()), "fit wrote into the global parameter store"
+        assert run.history["validation_elbo"][run.best_epoch - 1] > run.history["validation_elbo"][0]
+        weights.append(torch.cat([p.detach().flatten() for p in pair.parameters()]))
+    assert torch.equal(*weights), "two trainings from one seed differ"
+
+
+def verbs(recipe):
+    for n in (1, 7):
+        pair = make(recipe)
+        batch = batch_of(pair, n)
+        given = {k: v for k, v in batch.items() if k in pair.conditions}
+        data = {k: v for k, v in batch.items() if k not in pair.conditions}
+        (name,) = data if len(data) == 1 else (None,)
+        shape = data[name].shape[1:] if name else None
+
+        def only(result, name=name, data=data):
+            return result if name else result[next(iter(data))]
+
+        for draw in (pair.sample(n, **given), pair.sample(n, mean=True, **given), pair.reconstruct(**batch)):
+            assert name is None or draw.shape == (n, *shape)
+        codes = pair.encode(**batch)
+        assert all(q.batch_shape == (n,) for q in codes.values())
+        for bound in (pair.elbo(**batch), pair.log_likelihood(particles=3, **batch)):
+            assert bound.shape == (n,)
+            assert torch.isfinite(bound).all()
+        assert torch.equal(pair.elbo(seed=4, **batch), pair.elbo(seed=4, **batch))
+        path = only(pair.interpolate(data, data, steps=3, **given))
+        assert path.shape[:2] == (3, n)
+        torch.testing.assert_close(path[0], path[2])
+        site = next(iter(codes))
+        one = {k: v[:1] for k, v in batch.items()}
+        assert only(pair.traverse(site, units=[0], values=[-1, 0, 1], **one)).shape[:2] == (1, 3)
+        assert "p(" in str(pair)
+        assert "q(" in str(pair)
+
+
+def chunks_do_not_change_what_is_computed(recipe):
+    pair = make(recipe)
+    batch = batch_of(pair, 30)
+    whole, parts = pair.encode(**batch), pair.encode(rows=7, **batch)
+    for site, q in whole.items():
+        torch.testing.assert_close(q.mean, parts[site].mean)
+    many = [pair.log_likelihood(particles=3000, seed=1, rows=r, **batch).mean().item() for r in (100, 100_000)]
+    assert many[0] == pytest.approx(many[1], abs=0.2)
+
+
+def save_and_load(recipe, folder):
+    pair = make(recipe)
+    batch = batch_of(pair, 20)
+    pv.fit(pair, batch, epochs=2, device="cpu", progress=False)
+    again = pv.load(pair.save(folder / "pair"))
+    assert again.recipe == pair.recipe
+    assert repr(again) == repr(pair)
+    assert torch.equal(again.elbo(seed=0, **batch), pair.elbo(seed=0, **batch))
+    filled = pv.load(folder / "pair", into=make(recipe, 5))
+    assert torch.equal(filled.elbo(seed=0, **batch), pair.elbo(seed=0, **batch))
+    learns(SVI(*again, Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
+
+
+def odd_batch_sizes(recipe):
+    pair = make(recipe)
+    for n, batch_size in ((1, 1), (5, 3), (5, 64)):
+        run = pv.fit(pair, batch_of(pair, n), epochs=1, batch_size=batch_size, device="cpu", progress=False)
+        assert run.epochs == 1
+        report = pv.evaluate(pair, batch_of(pair, n), particles=2)
+        assert report.data == n
+        assert report.elbo == pytest.approx(report.reconstruction - sum(report.kl.values()), abs=1e-4)
+
+
+def devices(recipe):
+    reference = make(recipe)
+    batch = batch_of(reference, 20)
+    for device in DEVICES:
+        pair = copy.deepcopy(reference)
+        pv.fit(pair, batch, epochs=1, device=device, progress=False)
+        assert {p.device.type for p in pair.parameters()} == {device}
+        draws = pair.sample(2)
+        assert (draws if torch.is_tensor(draws) else next(iter(draws.values()))).device.type == device
+        assert pair.elbo(**batch).device.type == device
+        assert pv.evaluate(pair, batch, particles=2).data == 20
+
+
+def predictive(recipe):
+    """Pyro's own Predictive takes the pair."""
+    pair = make(recipe)
+    batch = batch_of(pair, 4)
+    with torch.no_grad():
+        draws = Predictive(pair.model, guide=pair.guide, num_samples=3)(**batch)
+    for site, value in pair.encode(**batch).items():
+        assert draws[site].shape == (3, *value.batch_shape, *value.event_shape)
+
+
+def double_precision(recipe):
+    pair = make(recipe).double()
+    batch = batch_of(pair, 4)
+    assert pair.elbo(**batch).dtype == torch.float64
+
+
+CHECKS = [
+    plain_svi,
+    bare_pair_under_svi,
+    vectorised_particles,
+    fit_learns,
+    verbs,
+    chunks_do_not_change_what_is_computed,
+    save_and_load,
+    odd_batch_sizes,
+    devices,
+    predictive,
+    double_precision,
+]
