@@ -210,7 +210,7 @@ def test_errors_come_before_training(monkeypatch):
     """No step is taken, and the folder of the run holds nothing, when an input is bad."""
     monkeypatch.setattr(SVI, "step", lambda *_, **__: pytest.fail("trained on bad input"))
     for options in ({"train": grey()}, {"validation": grey()}, {"temper": WarmUp(epochs=9)}, {"temper": {"w": 1.0}}):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"x:|temper"):
             fit(**options)
 
 
@@ -241,12 +241,11 @@ class Exploding(nn.Module):
 @pytest.mark.filterwarnings("ignore:Encountered")
 def test_a_loss_that_is_not_finite_stops_with_step_site_and_cause():
     variant = pv.vae((1, 8, 8), latent=2, decoder=Exploding(after=4))
-    before = None
     with pytest.raises(
         FloatingPointError, match=r"epoch 1, step \d: the loss is (nan|inf).*site 'x' of the model.*logits"
     ):
         pv.fit(variant, binary(64), epochs=3, batch_size=8, progress=False)
-    assert all(torch.isfinite(p).all() for p in variant.parameters()), before
+    assert all(torch.isfinite(p).all() for p in variant.parameters())
 
 
 @pytest.mark.filterwarnings("ignore:Encountered")
@@ -254,9 +253,11 @@ def test_a_huge_step_is_named_as_the_cause():
     variant = pv.vae(4, latent=2, likelihood=Normal)
     with torch.no_grad():
         next(variant.guide.parameters()).fill_(math.inf)
-    with pytest.raises(FloatingPointError, match="the guide's parameter .* is no longer finite.*lower lr"):
-        SVI(*variant, torch.optim.Adam).step(x=torch.randn(5, 4)) if not pyro.enable_validation(False) else None
-    pyro.enable_validation(True)
+    with (
+        pyro.validation_enabled(False),
+        pytest.raises(FloatingPointError, match=r"the guide's parameter .* is no longer finite.*lower lr"),
+    ):
+        SVI(*variant, torch.optim.Adam).step(x=torch.randn(5, 4))
 
 
 def test_free_bits_name_the_site_that_does_not_fit():

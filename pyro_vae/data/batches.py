@@ -1,7 +1,7 @@
 """Batches: mappings from site to tensor, shuffled, converted and kept on the device."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
