@@ -1,5 +1,6 @@
 """Distributions as values: putting together what was computed in parts."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,13 +23,18 @@ def join(parts: Sequence[Any]) -> Any:
         return first
     if isinstance(first, dist.Independent):
         return join([p.base_dist for p in parts]).to_event(first.reinterpreted_batch_ndims)
-    # a lazily computed twin (logits beside probs) joins __dict__ only later, so the first entry is the one given
-    held = [name for name in first.arg_constraints if name in first.__dict__]
-    twins = {"probs", "logits"} if {"probs", "logits"} <= set(held) else set()
-    names = [name for name in held if name != "probs" or not twins]
+    names = _constructor(type(first)) & set(first.arg_constraints)
+    held = {name for name in names if name in first.__dict__}  # of probs and logits, scale_tril and covariance: one
+    names = (held - {"probs"} if "logits" in held else held) or names
     if not names or isinstance(first, torch.distributions.TransformedDistribution):
         raise TypeError(f"{type(first).__name__}: cannot be put together from chunks; pass rows=len(batch)")
-    return type(first)(**{name: torch.cat([_full(p, name) for p in parts]) for name in names}, validate_args=False)
+    return type(first)(
+        **{name: torch.cat([_full(p, name) for p in parts]) for name in sorted(names)}, validate_args=False
+    )
+
+
+def _constructor(family: type) -> set[str]:
+    return set(inspect.signature(family.__init__).parameters)
 
 
 def _full(part: Any, name: str) -> torch.Tensor:

@@ -147,17 +147,23 @@ def _per_datum(log_prob: Tensor, particles: int, size: int) -> Tensor:
     return log_prob.expand(particles, size)
 
 
+def mean(distribution: Any) -> Tensor | None:
+    """The mean of a distribution, or None where it has none (a Cauchy) or none is known (a flow)."""
+    try:
+        value = distribution.mean
+    except (AttributeError, NotImplementedError):
+        return None
+    return value if torch.isfinite(value).all() else None
+
+
 def _means(posterior: dict[str, Site], dim: int, size: int) -> dict[str, Tensor]:
     means = {}
     for name, site in posterior.items():
-        try:
-            mean = site["fn"].mean
-        except NotImplementedError:
-            continue
-        if torch.isfinite(mean).all():
-            mean = mean.movedim(dim - site["fn"].event_dim, 0).mean(0)  # average over the particles
-            plates = mean.dim() - site["fn"].event_dim
-            means[name] = mean.movedim(plates - 1, 0).reshape(size, -1)
+        expectation = mean(site["fn"])
+        if expectation is not None:
+            expectation = expectation.movedim(dim - site["fn"].event_dim, 0).mean(0)  # average over the particles
+            plates = expectation.dim() - site["fn"].event_dim
+            means[name] = expectation.movedim(plates - 1, 0).reshape(size, -1)
     return means
 
 
@@ -237,6 +243,8 @@ def dream(model: Program, n: int, fixed: Batch, given: Batch, example: Batch | N
     if "n" in _parameters(model):
         program = model
         arguments: dict[str, Any] = {"n": n, **given}
+    elif given and all(p.default is not p.empty or name in given for name, p in _parameters(model).items()):
+        program, arguments = model, dict(given)  # the conditions say how many
     elif example is not None:
         program = poutine.uncondition(model)
         arguments = {k: v[:1].expand(n, *v.shape[1:]) for k, v in example.items()} | dict(given)

@@ -266,6 +266,17 @@ class Variant(nn.Module):
         sizes = {len(z) for z in codes.values()}
         if len(sizes) != 1:
             raise ValueError(f"latents: expected codes of one length, found {sorted(sizes)}")
+        trace = self.draw(1, **{k: torch.as_tensor(c)[:1] for k, c in conditions.items()})
+        data = self.data_names(trace)
+        found = {name: site for name, site in tracing.latent_sites(trace).items() if name not in data}
+        for name, z in codes.items():
+            if name not in found:
+                raise ValueError(f"latents: the model has no site {name!r}; it has {sorted(found)}")
+            event = tuple(found[name]["fn"].event_shape)
+            if tuple(z.shape[1:]) != event:
+                raise ValueError(
+                    f"latents: {name}: expected (n, {', '.join(map(str, event))}) codes, found {tuple(z.shape)}"
+                )
         return self._decode(sizes.pop(), codes, conditions, mean, seed, rows)
 
     def _decode(
@@ -284,9 +295,6 @@ class Variant(nn.Module):
                 fixed = {k: v[part] for k, v in latents.items()}
                 c = {k: v[part] for k, v in given.items()}
                 trace = tracing.dream(self.model, part.stop - part.start, fixed, c, self._example)
-                unknown = [k for k in fixed if k not in trace.nodes]
-                if unknown:
-                    raise ValueError(f"latents: the model has no sites {unknown}")
                 parts.append(self._data(trace, latents, mean))
         return _only({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
 
@@ -305,10 +313,11 @@ class Variant(nn.Module):
                 raise ValueError(f"{name}: expected {n} conditions or one for all, found {len(value)}")
         return {name: value.expand(n, *value.shape[1:]) for name, value in ready.items()}
 
-    def draw(self, n: int, seed: int | None = None) -> poutine.Trace:
+    def draw(self, n: int, seed: int | None = 0, **conditions: Any) -> poutine.Trace:
         """The trace of one run of the model without data."""
+        given = self.prepare_conditions(conditions, n)
         with self._at_rest(seed):
-            return tracing.dream(self.model, n, {}, {}, self._example)
+            return tracing.dream(self.model, n, {}, given, self._example)
 
     def _data(self, trace: poutine.Trace, held: Mapping[str, Any], mean: bool) -> dict[str, Tensor]:
         """The data sites of a trace of the model without its data."""
@@ -403,6 +412,9 @@ class Variant(nn.Module):
         Shapes: (steps, n, \*data_shape).
         """
         checks.positive_int("steps", steps)
+        for name in self.conditions:
+            if name in self.by_name(start) or name in self.by_name(end):
+                raise ValueError(f"interpolate: {name!r} is a condition; pass it by name, {name}=...")
         first, last = (self._codes({**self.by_name(x), **conditions}) for x in (start, end))
         n = len(next(iter(first.values())))
         if len(next(iter(last.values()))) != n:
@@ -433,6 +445,8 @@ class Variant(nn.Module):
             raise ValueError(f"traverse: expected one datum, found {len(codes[site])}")
         width = codes[site][0].numel()
         chosen = list(range(width)) if units is None else list(units)
+        if not chosen or not len(values):
+            raise ValueError(f"traverse: expected at least one unit and one value, found {chosen} and {list(values)}")
         for unit in chosen:
             if not 0 <= unit < width:
                 raise ValueError(f"units: {site!r} has units 0 to {width - 1}, found {unit}")
@@ -446,11 +460,17 @@ class Variant(nn.Module):
 
     def _codes(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The posterior means of a batch."""
-        return {name: q.mean.clone() for name, q in self.encode(ancestors="mean", **batch).items()}
+        codes = {name: tracing.mean(q) for name, q in self.encode(ancestors="mean", **batch).items()}
+        for name, code in codes.items():
+            if code is None:
+                raise ValueError(f"{name}: its posterior has no mean to start from; use decode with codes of your own")
+        return {name: code.clone() for name, code in codes.items() if code is not None}
 
     def by_name(self, data: Any) -> dict[str, Any]:
-        """Data given without a name belong to the first argument of the model."""
-        return dict(data) if isinstance(data, Mapping) else {self.arguments[0]: data}
+        """Data given without a name belong to the first argument of the model that is no condition."""
+        if isinstance(data, Mapping):
+            return dict(data)
+        return {next(name for name in self.arguments if name not in self.conditions): data}
 
     def save(self, folder: str | Path) -> Path:
         """Write ``config.json`` and ``weights.safetensors``; :func:`pyro_vae.load` reads them back."""
@@ -477,11 +497,12 @@ def _unflatten(data: Any, sizes: tuple[int, int]) -> Any:
 
 
 def _at_means(guide: Callable[..., Any]) -> Callable[..., Any]:
-    """The guide with every draw replaced by its mean."""
+    """The guide with every draw replaced by its mean, where it has one."""
 
     class Means(Messenger):
         def _pyro_sample(self, msg: Any) -> None:
-            if not msg["is_observed"] and hasattr(msg["fn"], "mean"):
-                msg["value"], msg["done"] = msg["fn"].mean, True
+            mean = None if msg["is_observed"] else tracing.mean(msg["fn"])
+            if mean is not None:
+                msg["value"], msg["done"] = mean, True
 
     return Means()(guide)

@@ -125,7 +125,15 @@ CASES = {
     "traverse unit": (lambda: pair().traverse(units=[2], x=binary(1)), "units: 'z' has units 0 to 1, found 2"),
     "interpolate lengths": (lambda: pair().interpolate(binary(2), binary(3)), "2 data to start from, 3 to end at"),
     "interpolate steps": (lambda: pair().interpolate(binary(2), binary(2), steps=0), "steps: .*found 0"),
-    "decode site": (lambda: pair().decode({"w": torch.zeros(2, 2)}), r"latents: the model has no sites \['w'\]"),
+    "decode site": (
+        lambda: pair().decode({"w": torch.zeros(2, 2)}),
+        r"latents: the model has no site 'w'; it has \['z'\]",
+    ),
+    "decode width": (
+        lambda: pair().decode({"z": torch.zeros(2, 5)}),
+        r"latents: z: expected \(n, 2\) codes.*found \(2, 5\)",
+    ),
+    "traverse nothing": (lambda: pair().traverse(units=[], x=binary(1)), "at least one unit and one value"),
     "ancestors": (lambda: pair().encode(ancestors="mode", x=binary()), "ancestors: unknown 'mode'"),
     # fit
     "epochs zero": (lambda: fit(epochs=0), "epochs: .*found 0"),

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pyro_vae import checks, tracing
 from pyro_vae.data import Batches, batches
-from pyro_vae.data.batches import derived
+from pyro_vae.data.feed import derived
 from pyro_vae.infer import SVI
 from pyro_vae.infer import temper as Temper  # the argument of fit has its name
 from pyro_vae.infer.diagnosis import diagnose

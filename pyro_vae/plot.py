@@ -1,0 +1,298 @@
+"""Pictures of any pair: each function draws on the axes it is handed, or on new ones, and returns the figure.
+
+``data`` are an array, a mapping of sites or a :class:`pyro_vae.data.Data`; where several sites hold data, the
+first that is an image is shown. ``site`` is a latent site, the first where none is named. ``conditions`` are those
+of :meth:`pyro_vae.Variant.sample`. Images have the shape (H, W), (1, H, W) or (3, H, W) and are clipped to [0, 1].
+ValueError tells of data that are no images, of sites and units that are not there, and of counts that are not positive.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pyro_vae import tracing
+from pyro_vae.checks import known, positive_int
+from pyro_vae.data import Data
+from pyro_vae.train import Run
+from pyro_vae.variant import Variant
+
+MOST_UNITS = 10  # rows of a traversal where none are asked for
+MOST_CLASSES = 10  # more numbers than these are a quantity
+CURVES = {"objective": "objective", "elbo": "ELBO, training", "validation_elbo": "ELBO, validation"}
+
+Ticks = tuple[str, dict[int, str]]  # what an axis shows, and a label for some of the rows or columns
+BARE: Ticks = ("", {})
+
+
+def samples(variant: Variant, n: int = 64, *, ax: Axes | None = None, seed: int = 0, **conditions: Any) -> Figure:
+    """E[x | z], z ~ p(z): what the model dreams, n likelihood means in a square grid.
+
+    Args:
+        n: how many pictures.
+        seed: of the codes.
+
+    >>> plt.close(samples(pv.vae((1, 8, 8), latent=2), 9))
+    """
+    _, images = _images(variant, variant.sample(n, mean=True, seed=seed, **conditions), 1)
+    columns = math.ceil(math.sqrt(n))
+    padded = np.pad(images, [(0, -n % columns), (0, 0), (0, 0), (0, 0)], constant_values=1.0)
+    return _tiled(padded.reshape(-1, columns, *images.shape[1:]), ax)
+
+
+def reconstructions(variant: Variant, data: Any, n: int = 10, *, ax: Axes | None = None, seed: int = 0) -> Figure:
+    """E[x' | z], z ~ q(z | x): data above, and below each what is left of it after the passage through its code.
+
+    Args:
+        n: how many, from the first on; fewer where there are fewer data.
+        seed: of the codes.
+
+    >>> plt.close(reconstructions(pv.vae((1, 8, 8), latent=2), torch.zeros(3, 1, 8, 8)))
+    """
+    batch = _batch(variant, data, positive_int("n", n))
+    site, below = _images(variant, variant.reconstruct(mean=True, seed=seed, **batch), 1)
+    _, above = _images(variant, {site: batch[site]}, 1)
+    return _tiled(np.stack([above, below]), ax, rows=("", {0: "data", 1: "reconstruction"}))
+
+
+def learning_curves(run: Run, *, ax: Axes | None = None) -> Figure:
+    """Objective and ELBO of each epoch, in nats per datum; where there was validation, a dot marks the best epoch.
+
+    The objective is the mean over the epoch, the ELBO that after it.
+
+    >>> x = pv.data.load("digits", binarise="threshold").x[:128]
+    >>> run = pv.fit(pv.vae((1, 8, 8), latent=2), x, epochs=2, progress=False)
+    >>> plt.close(learning_curves(run))
+    """
+    ax = _axes(ax, 5.4, 3.4)
+    for column in [c for c in CURVES if c in run.history]:
+        ax.plot(range(1, run.epochs + 1), run.history[column], label=CURVES[column])
+    if "validation_elbo" in run.history:
+        best = run.history["validation_elbo"][run.best_epoch - 1]
+        ax.plot(run.best_epoch, best, "o", color="black", label=f"best epoch: {run.best_epoch}, {best:.2f}")
+    ax.locator_params(axis="x", integer=True)
+    ax.set(xlabel="epoch", ylabel="nats per datum")
+    ax.legend(frameon=False, loc="lower right")
+    return ax.figure.figure
+
+
+def latents(
+    variant: Variant, data: Any, labels: Any = None, *, site: str | None = None, ax: Axes | None = None
+) -> Figure:
+    """E_q[z | x] of each datum, coloured by its label: where the guide puts the data.
+
+    Of more than two units the first two principal components are shown; one unit is drawn as a histogram.
+
+    Args:
+        labels: one per datum, by default those that a :class:`pyro_vae.data.Data` brings. Whole numbers and
+            names are classes; fractions, and more than 10 different numbers, are a quantity.
+
+    Raises:
+        ValueError: where the posterior has no finite mean, or labels and data differ in number.
+
+    >>> digits = pv.data.load("digits", binarise="threshold")
+    >>> plt.close(latents(pv.vae((1, 8, 8), latent=5), digits))
+    """
+    if labels is None and isinstance(data, Data):
+        labels = data.labels
+    site, means = _means(variant, _batch(variant, data), site)
+    names = [f"{site}, unit {unit}" for unit in range(means.shape[1])]
+    if means.shape[1] > 2:
+        means, names = _projected(means, site)
+    labels = None if labels is None else np.asarray(labels).reshape(-1)
+    if labels is not None and len(labels) != len(means):
+        raise ValueError(f"labels: expected {len(means)}, one per datum, found {len(labels)}")
+    ax = _axes(ax, 5.4, 4.2)
+    draw = _scatter if means.shape[1] > 1 else _histogram
+    draw(ax, means, labels)
+    ax.set(xlabel=names[0], ylabel=[*names, "data"][1])
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+    return ax.figure.figure
+
+
+def manifold(
+    variant: Variant, n: int = 20, *, site: str | None = None, ax: Axes | None = None, **conditions: Any
+) -> Figure:
+    r"""E[x | z] on the grid z_i = Phi^-1((k + 1/2) / n), k < n: the sheet of data that two units span.
+
+    Each picture stands for an equal share of a standard normal prior; unit 0 grows to the right, unit 1 upwards.
+
+    Args:
+        n: pictures to a side.
+
+    Raises:
+        ValueError: where the site does not have two units.
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114, figure 4.
+
+    >>> plt.close(manifold(pv.vae((1, 8, 8), latent=2), 5))
+    """
+    values = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(positive_int("n", n)) + 0.5) / n)
+    site, shape = _latent(variant, site)
+    if math.prod(shape) != 2:
+        raise ValueError(f"site: expected a latent site of two units, found {site!r} of shape {tuple(shape)}")
+    codes = torch.cartesian_prod(values.flip(0), values).flip(-1)  # row by row from the top left
+    decoded = variant.decode({site: codes.reshape(-1, *shape)}, seed=0, **conditions)
+    _, images = _images(variant, decoded, 1)
+    right = {k: f"{values[k]:.1f}" for k in (0, n // 4, n - 1 - n // 4, n - 1)}
+    up = {n - 1 - k: value for k, value in right.items()}
+    rows, columns = (f"{site}, unit 1", up), (f"{site}, unit 0", right)
+    return _tiled(images.reshape(n, n, *images.shape[1:]), ax, rows, columns)
+
+
+def traversals(
+    variant: Variant,
+    data: Any,
+    *,
+    site: str | None = None,
+    units: Sequence[int] | None = None,
+    values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+    ax: Axes | None = None,
+) -> Figure:
+    """E[x | z] while one unit of the first datum's code takes other values: what each unit means.
+
+    Args:
+        units: one row each; by default up to ten, those whose posterior means vary most over all of the data.
+        values: one column each.
+
+    >>> plt.close(traversals(pv.vae((1, 8, 8), latent=2), torch.zeros(1, 1, 8, 8)))
+    """
+    batch = _batch(variant, data)
+    site, means = _means(variant, batch, site)
+    if units is None:  # a stable sort: units that vary alike, as all do over one datum, keep their order
+        units = np.argsort(-means.var(0), kind="stable")[:MOST_UNITS].tolist()
+    _, images = _images(variant, variant.traverse(site, units, values, **_batch(variant, batch, 1)), 2)
+    rows = (f"unit of {site}", {i: str(unit) for i, unit in enumerate(units)})
+    columns = ("value", {i: f"{value:g}" for i, value in enumerate(values)})
+    return _tiled(images, ax, rows, columns)
+
+
+def interpolations(
+    variant: Variant, starts: Any, ends: Any, steps: int = 8, *, ax: Axes | None = None, **conditions: Any
+) -> Figure:
+    """E[x | (1 - w) z + w z'], w from 0 to 1: one row per pair of data, z and z' their posterior means.
+
+    Args:
+        starts, ends: the data on the left, and as many on the right.
+        steps: pictures to a row.
+
+    Raises:
+        ValueError: where starts and ends differ in number.
+
+    >>> plt.close(interpolations(pv.vae((1, 8, 8), latent=2), torch.zeros(3, 1, 8, 8), torch.ones(3, 1, 8, 8)))
+    """
+    first, last = _batch(variant, starts), _batch(variant, ends)
+    _, images = _images(variant, variant.interpolate(first, last, steps, **conditions), 2)
+    return _tiled(images.swapaxes(0, 1), ax, columns=("", {steps - 1: "end", 0: "start"}))
+
+
+def _batch(variant: Variant, data: Any, n: int | None = None) -> dict[str, Any]:
+    """The first n data, or all, by site."""
+    data = data.drawn(0) if isinstance(data, Data) and data.dynamic else data
+    return {name: value[:n] for name, value in variant.prepare(variant.by_name(data)).items()}
+
+
+def _images(variant: Variant, data: Any, leading: int) -> tuple[str, np.ndarray]:
+    r"""The first data site that holds images, as (\*leading, H, W, channels) in [0, 1]."""
+    if not isinstance(data, Mapping):
+        data = {next(name for name in variant.arguments if name not in variant.conditions): data}
+    for name, value in data.items():
+        shape = value.shape[leading:]
+        if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
+            value = value.unsqueeze(leading) if len(shape) == 2 else value
+            return name, value.detach().float().cpu().movedim(leading, -1).clamp(0, 1).numpy()
+    found = ", ".join(f"{name} of shape {tuple(value.shape[leading:])}" for name, value in data.items())
+    raise ValueError(f"data: expected images of shape (H, W), (1, H, W) or (3, H, W), found {found}")
+
+
+def _latent(variant: Variant, site: str | None) -> tuple[str, torch.Size]:
+    """A latent site of the model and the shape of one code."""
+    trace = variant.draw(1, seed=0)
+    observed = {*variant.data_names(trace), *variant.conditions}
+    shapes = {k: s["fn"].event_shape for k, s in tracing.sites(trace).items() if k not in observed}
+    site = next(iter(shapes)) if site is None else known("site", site, shapes)
+    return site, shapes[site]
+
+
+def _means(variant: Variant, batch: Mapping[str, Any], site: str | None) -> tuple[str, np.ndarray]:
+    """A latent site of the guide and its posterior means, (batch, units)."""
+    try:
+        posteriors = variant.encode(ancestors="mean", **batch)
+        site = next(iter(posteriors)) if site is None else known("site", site, posteriors)
+        means = posteriors[site].mean.float().cpu()
+    except NotImplementedError:
+        means = torch.tensor([math.nan])
+    if not means.isfinite().all():
+        raise ValueError(f"site: expected posteriors with a finite mean, found none at {site or 'the first site'}")
+    return str(site), means.reshape(len(means), -1).numpy()
+
+
+def _projected(means: np.ndarray, site: str) -> tuple[np.ndarray, list[str]]:
+    """The first two principal components, and what to call them."""
+    from sklearn.decomposition import PCA
+
+    if not means.var(0).any():
+        raise ValueError(f"data: expected more than one code at {site!r} to project, found {len(means)} alike")
+    pca = PCA(2)
+    points = pca.fit_transform(means)
+    shares = [f"{share:.0%} of the variance" for share in pca.explained_variance_ratio_]
+    return points, [f"{site}, component {i + 1} ({share})" for i, share in enumerate(shares)]
+
+
+def _groups(labels: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Which data belong to each class; empty where labels are a quantity or missing."""
+    if labels is None or labels.dtype.kind == "f":
+        return {}
+    groups = {str(label): labels == label for label in np.unique(labels)}
+    return {} if labels.dtype.kind in "iu" and len(groups) > MOST_CLASSES else groups
+
+
+def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
+    groups = _groups(labels)
+    for label, chosen in groups.items():
+        ax.scatter(points[chosen, 0], points[chosen, 1], s=9, linewidths=0, alpha=0.8, label=label)
+    if not groups:
+        drawn = ax.scatter(points[:, 0], points[:, 1], s=9, linewidths=0, alpha=0.8, c=labels)
+        if labels is not None:
+            ax.figure.figure.colorbar(drawn, ax=ax)
+    ax.set_aspect("equal")
+
+
+def _histogram(ax: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
+    groups = _groups(labels)
+    parts = [points[chosen, 0] for chosen in groups.values()]
+    ax.hist(parts or points[:, 0], bins=40, stacked=True, label=list(groups) or None)
+
+
+def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+
+
+def _tiled(images: np.ndarray, ax: Axes | None, rows: Ticks = BARE, columns: Ticks = BARE) -> Figure:
+    """Show (rows, columns, H, W, channels) as one array, with thin white gaps."""
+    scale = math.ceil(16 / max(images.shape[2:4]))  # so that a gap of one pixel is thin
+    images = images.repeat(scale, 2).repeat(scale, 3)
+    down, across, height, width, channels = images.shape
+    gap = max(height, width) // 16
+    canvas = np.ones((down, height + gap, across, width + gap, channels), images.dtype)
+    canvas[:, :height, :, :width] = images.swapaxes(1, 2)
+    canvas = canvas.reshape(down * (height + gap), across * (width + gap), channels)[:-gap, :-gap]
+    side = min(max(0.6, height / 60), 7.5 / max(down, across * width / height))  # inches
+    left = 0.2 * bool(rows[0]) + 0.08 * max(map(len, rows[1].values()), default=0)
+    below = 0.2 * bool(columns[0]) + 0.25 * bool(columns[1])
+    ax = _axes(ax, side * across * width / height + left, side * down + below)
+    pixels = canvas.squeeze(-1) if channels == 1 else canvas
+    smooth = "nearest" if max(pixels.shape) < 500 else "antialiased"  # large ones may have to shrink
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation=smooth)
+    for axis, (name, labels), size in ((ax.yaxis, rows, height), (ax.xaxis, columns, width)):
+        axis.set_ticks([i * (size + gap) + (size - 1) / 2 for i in labels], list(labels.values()))
+        axis.set_tick_params(length=0)
+        axis.set_label_text(name)
+    ax.spines[:].set_visible(False)
+    return ax.figure.figure
