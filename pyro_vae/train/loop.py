@@ -164,10 +164,12 @@ def _stepper(
             f"objective: expected a pyro.infer.ELBO or a stepper with step and evaluate_loss, found "
             f"{type(objective).__name__}"
         )
-    settings = {"lr": lr, "clip": clip, "temper": temper, "lr_schedule": lr_schedule}
+    settings = {"lr": lr, "clip": clip, "temper": temper}
     told = [name for name, value in settings.items() if value is not None]
     if told:
         raise ValueError(f"{told[0]}: a stepper brings its own; set it there")
+    if lr_schedule is not None and not isinstance(getattr(objective, "optimizer", None), torch.optim.Optimizer):
+        raise ValueError(f"lr_schedule: {type(objective).__name__} has no torch optimizer to schedule")
     return objective, tempers
 
 
