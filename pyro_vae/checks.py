@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_vae import families
+
 
 def positive_int(name: str, value: Any) -> int:
     """``value`` as an int, where it is a whole number of at least one."""
@@ -88,9 +90,7 @@ def support(distribution: Any, value: Tensor, name: str = "x") -> None:
     A support that depends on parameters (a uniform's ends) cannot be compared with other data than
     those that the distribution was made for, and is left to the distribution itself.
     """
-    base = distribution
-    while hasattr(base, "base_dist"):
-        base = base.base_dist
+    base = families.base(distribution)
     constraint = type(base).support
     finite = torch.isfinite(value) if value.is_floating_point() else torch.ones_like(value, dtype=torch.bool)
     inside = finite if constraints.is_dependent(constraint) else constraint.check(value)
@@ -98,11 +98,11 @@ def support(distribution: Any, value: Tensor, name: str = "x") -> None:
         return
     inside = inside & finite if inside.shape == finite.shape else inside
     advice = getattr(base, "advice", "change the data or the likelihood")
-    family = next(c.__name__ for c in type(base).__mro__ if c.__module__ != "pyro_vae.likelihoods")
     bad = int((~inside).sum()) or int((~finite).sum())
     found = f"from {value[finite].min():g} to {value[finite].max():g}" if finite.any() else "no finite value"
     found += f", {int((~finite).sum())} of them NaN or infinite" if not finite.all() else ""
     raise ValueError(
-        f"{name}: {bad} of {inside.numel()} values lie outside the support of {family} ({constraint}): "
+        f"{name}: {bad} of {inside.numel()} values lie outside the support of {families.family(base)} "
+        f"({constraint}): "
         f"found values {found}. {advice}"
     )

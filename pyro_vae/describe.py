@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pyro_vae import tracing
+from pyro_vae import families, tracing
 
 if TYPE_CHECKING:
     from pyro_vae.variant import Variant
@@ -55,10 +55,7 @@ def _sites(pair: "Variant") -> list[str]:
     table = [("site", "role", "shape", "distribution")]
     for name, site in tracing.sites(trace).items():
         role = "condition" if name in pair.conditions else "data" if name in data else "latent"
-        base = site["fn"]
-        while hasattr(base, "base_dist"):
-            base = base.base_dist
-        table.append((name, role, str(tuple(site["fn"].event_shape)), type(base).__name__))
+        table.append((name, role, str(tuple(site["fn"].event_shape)), families.family(site["fn"])))
     widths = [max(len(row[i]) for row in table) for i in range(4)]
     return ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
 

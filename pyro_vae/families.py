@@ -1,4 +1,4 @@
-"""Distributions as values: putting together what was computed in parts."""
+"""Distributions as values: what family they are of, and putting together what was computed in parts."""
 
 import inspect
 from collections.abc import Sequence
@@ -6,6 +6,20 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+
+
+def base(distribution: Any) -> Any:
+    """The distribution of one element, under `to_event`, `mask` and `expand`."""
+    while hasattr(distribution, "base_dist") and not isinstance(
+        distribution, torch.distributions.TransformedDistribution
+    ):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def family(distribution: Any) -> str:
+    """The name under which a distribution is known, be it one of ours with better errors."""
+    return next(c.__name__ for c in type(base(distribution)).__mro__ if c.__module__ != "pyro_vae.likelihoods")
 
 
 def join(parts: Sequence[Any]) -> Any:

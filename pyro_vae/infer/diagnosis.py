@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_vae import tracing
+from pyro_vae import families, tracing
 
 
 def diagnose(model: Callable[..., Any], guide: Callable[..., Any], batch: Mapping[str, Tensor]) -> str:
@@ -37,10 +37,7 @@ def diagnose(model: Callable[..., Any], guide: Callable[..., Any], batch: Mappin
 
 
 def _fault(site: tracing.Site) -> str:
-    base = site["fn"]
-    while hasattr(base, "base_dist"):
-        base = base.base_dist
-    family = type(base).__name__
+    base, family = families.base(site["fn"]), families.family(site["fn"])
     for parameter in base.arg_constraints:
         value = base.__dict__.get(parameter)
         if isinstance(value, Tensor) and not torch.isfinite(value).all():
