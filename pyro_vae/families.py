@@ -47,7 +47,7 @@ def join(parts: Sequence[Any]) -> Any:
     )
 
 
-def _constructor(family: type) -> set[str]:
+def _constructor(family: Any) -> set[str]:
     return set(inspect.signature(family.__init__).parameters)
 
 

@@ -209,9 +209,11 @@ class Moments:
         self.total = torch.zeros(size, dtype=torch.float64)
         self.log_sum = torch.full((size,), -math.inf, dtype=torch.float64)
         self.log_sum_squares = torch.full((size,), -math.inf, dtype=torch.float64)
+        self.like = self.total  # dtype and device of the weights that were taken in last
 
     def add(self, part: slice, log_weights: Tensor) -> None:
         """Take in a (particles, batch) tensor of the data in ``part``."""
+        self.like = log_weights
         w = log_weights.double().cpu()
         self.count[part] += len(w)
         self.total[part] += w.sum(0)

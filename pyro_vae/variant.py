@@ -181,16 +181,25 @@ class Variant(nn.Module):
         return super().to(*args, **kwargs)
 
     @property
-    def like(self) -> Tensor:
+    def device(self) -> torch.device | None:
+        """Where the pair's parameters are; None where it owns none, as a pair of functions."""
+        return None if self._like is None else self._like.device
+
+    @property
+    def _like(self) -> Tensor | None:
         """A tensor of the pair's dtype and device."""
         tensors = itertools.chain(super().named_parameters(), self.named_buffers())
-        return next((t for _, t in tensors if t.is_floating_point()), torch.empty(0))
+        return next((t for _, t in tensors if t.is_floating_point()), None)
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        """As the pair's own tensors; a pair that owns none takes floats as they come."""
+        if self._like is not None:
+            return tensor.to(self._like)
+        return tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
 
     # ------------------------------------------------------------------ batches
 
-    def prepare(
-        self, batch: Mapping[str, Any], *, like: Tensor | None = None, finite: bool = True
-    ) -> dict[str, Tensor]:
+    def prepare(self, batch: Mapping[str, Any], *, finite: bool = True) -> dict[str, Tensor]:
         """A batch as tensors of the pair's device; data as floats, conditions as they are.
 
         Raises:
@@ -198,7 +207,6 @@ class Variant(nn.Module):
                 ``finite`` asks for it) a value is NaN or infinite.
             TypeError: where a value is not numeric.
         """
-        like = self.like if like is None else like
         if not batch:
             raise ValueError("batch: empty; pass the observed sites by name, for example x=x")
         ready = {}
@@ -215,8 +223,7 @@ class Variant(nn.Module):
                 raise ValueError(f"{name}: expected (batch, ...) with at least one datum, found {tuple(tensor.shape)}")
             if finite and not torch.isfinite(tensor).all():
                 raise ValueError(f"{name}: holds NaN or infinite values; drop or fill in the missing data")
-            dtype = tensor.dtype if name in self.conditions else like.dtype
-            ready[name] = tensor.to(like.device, dtype)
+            ready[name] = tensor.to(self.device) if name in self.conditions else self._cast(tensor)
         lengths = {name: len(value) for name, value in ready.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"batch: sites of different lengths: {lengths}")
@@ -262,11 +269,12 @@ class Variant(nn.Module):
 
         ``latents`` maps latent sites to (n, \*event) tensors; latent sites that it lacks are drawn.
         """
-        codes = {name: torch.as_tensor(z).to(self.like) for name, z in latents.items()}
+        codes = {name: self._cast(torch.as_tensor(z)) for name, z in latents.items()}
         sizes = {len(z) for z in codes.values()}
         if len(sizes) != 1:
             raise ValueError(f"latents: expected codes of one length, found {sorted(sizes)}")
-        trace = self.draw(1, **{k: torch.as_tensor(c)[:1] for k, c in conditions.items()})
+        first: dict[str, Any] = {k: torch.as_tensor(c)[:1] for k, c in conditions.items()}
+        trace = self.draw(1, **first)
         data = self.data_names(trace)
         found = {name: site for name, site in tracing.latent_sites(trace).items() if name not in data}
         for name, z in codes.items():
@@ -294,7 +302,7 @@ class Variant(nn.Module):
             for part in slices(n, rows):
                 fixed = {k: v[part] for k, v in latents.items()}
                 c = {k: v[part] for k, v in given.items()}
-                trace = tracing.dream(self.model, part.stop - part.start, fixed, c, self._example)
+                trace = tracing.dream(self.model, part.stop - part.start, fixed, c, self._seen())
                 parts.append(self._data(trace, latents, mean))
         return _only({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
 
@@ -317,7 +325,11 @@ class Variant(nn.Module):
         """The trace of one run of the model without data."""
         given = self.prepare_conditions(conditions, n)
         with self._at_rest(seed):
-            return tracing.dream(self.model, n, {}, given, self._example)
+            return tracing.dream(self.model, n, {}, given, self._seen())
+
+    def _seen(self) -> dict[str, Tensor] | None:
+        """One datum of the last batch, on the device where the pair is now."""
+        return self._example and {name: value.to(self.device) for name, value in self._example.items()}
 
     def _data(self, trace: poutine.Trace, held: Mapping[str, Any], mean: bool) -> dict[str, Tensor]:
         """The data sites of a trace of the model without its data."""
@@ -377,7 +389,8 @@ class Variant(nn.Module):
             yield from tracing.terms(self.model, self.guide, ready, particles, self.conditions, rows)
 
     def _moments(self, particles: int, rows: int, seed: int | None, batch: Mapping[str, Any]) -> Moments:
-        ready = self.prepare(batch)
+        """Sums of the log-weights of each datum, from which all bounds follow."""
+        ready: dict[str, Any] = self.prepare(batch)
         moments = Moments(len(next(iter(ready.values()))))
         for part, terms in self.terms(particles, rows=rows, seed=seed, **ready):
             moments.add(part, terms.log_weights)
@@ -389,7 +402,8 @@ class Variant(nn.Module):
         Shapes: (batch,). Conditions are given and add nothing; so do extra factors of the objective, and
         any handler that the pair is trained under.
         """
-        return self._moments(particles, rows, seed, batch).elbo.to(self.like)
+        moments = self._moments(particles, rows, seed, batch)
+        return moments.elbo.to(moments.like)
 
     def log_likelihood(
         self, *, particles: int = 100, seed: int | None = None, rows: int = 4096, **batch: Any
@@ -401,7 +415,8 @@ class Variant(nn.Module):
         Shapes: (batch,).
         Source: Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519.
         """
-        return self._moments(particles, rows, seed, batch).log_likelihood.to(self.like)
+        moments = self._moments(particles, rows, seed, batch)
+        return moments.log_likelihood.to(moments.like)
 
     def interpolate(self, start: Any, end: Any, steps: int = 8, **conditions: Any) -> Any:
         r"""p(x | z) on the straight line between the codes of two data: the likelihood's means.
@@ -419,10 +434,9 @@ class Variant(nn.Module):
         n = len(next(iter(first.values())))
         if len(next(iter(last.values()))) != n:
             raise ValueError(f"interpolate: {n} data to start from, {len(next(iter(last.values())))} to end at")
-        weight = torch.linspace(0, 1, steps).to(self.like)
         lines = {}
         for name, a in first.items():
-            w = weight.reshape(-1, *[1] * a.dim())
+            w = torch.linspace(0, 1, steps).to(a).reshape(-1, *[1] * a.dim())
             lines[name] = (a + w * (last[name] - a)).flatten(0, 1)
         given = self.prepare_conditions(conditions, n)
         many: dict[str, Any] = {k: c.repeat(steps, *[1] * (c.dim() - 1)) for k, c in given.items()}

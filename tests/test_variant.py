@@ -306,3 +306,23 @@ def test_frozen_parameters_stay():
     after = pair.snapshot()
     assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("guide"))
     assert not all(torch.equal(before[k], after[k]) for k in before if k.startswith("model"))
+
+
+def test_functions_keep_the_precision_of_their_data():
+    inner = gaussian.pair()  # in double precision
+
+    def model(x=None, n=1):
+        return inner.model(x=x, n=n)
+
+    pair = pv.Variant(model, lambda x: inner.guide(x=x))
+    x = inner.sample(20, seed=0)
+    torch.testing.assert_close(pair.elbo(x=x), gaussian.evidence(inner.model, x), atol=1e-9, rtol=0)
+    assert pair.log_likelihood(x=x.numpy(), particles=3).dtype == torch.float64
+    assert pair.reconstruct(x=x).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float64, torch.float16])
+def test_data_of_any_type_become_what_the_pair_computes_in(dtype):
+    pair = pv.vae((4,), latent=2)
+    x = (torch.rand(6, 4) > 0.5).float()
+    assert torch.equal(pair.elbo(x=x.to(dtype), seed=0), pair.elbo(x=x, seed=0))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyro_vae import checks
@@ -50,7 +49,7 @@ class Batches:
             yield self.transform(batch)
 
 
-def batches(variant: Variant, data: Any, batch_size: int, device: torch.device, name: str = "data") -> Batches:
+def batches(variant: Variant, data: Any, batch_size: int, device: torch.device | None, name: str = "data") -> Batches:
     """Batches of an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``.
 
     Arrays and mappings become tensors that live on the device. A ``Dataset`` yields a datum, or a tuple whose
@@ -61,12 +60,11 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device, 
         ValueError, TypeError: where it is none of these, is empty or does not fit the pair.
     """
     checks.positive_int("batch_size", batch_size)
-    like = variant.like.to(device)
     if isinstance(data, DataLoader):
-        return _of_loader(variant, data, like, name)
+        return _of_loader(variant, data, name)
     if isinstance(data, Dataset):
         shuffle = not isinstance(data, IterableDataset)
-        return _of_loader(variant, DataLoader(data, batch_size, shuffle=shuffle), like, name)
+        return _of_loader(variant, DataLoader(data, batch_size, shuffle=shuffle), name)
     try:
         tensors = {k: torch.as_tensor(v).to(device) for k, v in variant.by_name(data).items()}
     except (TypeError, ValueError, RuntimeError) as error:
@@ -74,7 +72,7 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device, 
             f"{name}: expected an array, a tensor, a mapping of sites, a Dataset or a DataLoader, found "
             f"{type(data).__name__} ({error})"
         ) from None
-    variant.prepare({k: v[:1] if v.dim() else v for k, v in tensors.items()}, like=like, finite=False)
+    variant.prepare({k: v[:1] if v.dim() else v for k, v in tensors.items()}, finite=False)
     sizes = {k: len(v) for k, v in tensors.items()}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{name}: sites of different lengths: {sizes}")
@@ -87,12 +85,12 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device, 
         else:
             order = torch.randperm(size, generator=torch.Generator().manual_seed(derived(seed)))
         for index in order.to(device).split(batch_size):
-            yield variant.prepare({k: v[index] for k, v in tensors.items()}, like=like, finite=False)
+            yield variant.prepare({k: v[index] for k, v in tensors.items()}, finite=False)
 
     return Batches(size, steps, produce, *([data.transform] if isinstance(data, Data) else []))
 
 
-def _of_loader(variant: Variant, loader: DataLoader, like: Tensor, name: str) -> Batches:
+def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
     try:
         size, steps = len(loader.dataset), len(loader)  # type: ignore[arg-type]
     except TypeError:
@@ -105,7 +103,7 @@ def _of_loader(variant: Variant, loader: DataLoader, like: Tensor, name: str) ->
             torch.manual_seed(derived(seed or 0))
             source = iter(loader)  # the order is drawn here
         for item in source:
-            yield variant.prepare(_named(variant, item, name), like=like)
+            yield variant.prepare(_named(variant, item, name))
 
     return Batches(size, steps, produce, streams=True)
 

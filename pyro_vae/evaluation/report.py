@@ -99,7 +99,7 @@ def evaluate(
     means: dict[str, list[Tensor]] = {}
     latents: list[str] = []
     with seeded(seed):
-        for batch in batches(variant, data, batch_size, variant.like.device).fixed():
+        for batch in batches(variant, data, batch_size, variant.device).fixed():
             moments = Moments(len(next(iter(batch.values()))))
             parts: dict[str, dict[tuple[int, int], Tensor]] = {}
             for part, terms in variant.terms(particles, rows=rows, **batch):

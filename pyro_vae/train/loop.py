@@ -97,15 +97,15 @@ def fit(
     True
     """
     checks.positive_int("epochs", epochs)
-    device = _device(device, variant)
+    place = _device(device, variant)
     if next(nn.Module.named_parameters(variant), None) is not None:
-        variant.to(device)
-    data = batches(variant, train, batch_size, device, "train")
-    held_out = None if validation is None else batches(variant, validation, batch_size, device, "validation")
+        variant.to(place)
+    data = batches(variant, train, batch_size, place, "train")
+    held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
     variant.open_store()
     stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule)
     _check_schedules(tempers, epochs)
-    run = Run(variant, seed, str(device))
+    run = Run(variant, seed, str(place or "as the data"))
     with tracing.seeded(derived(seed)), _mode_kept(variant):
         for name, part in (("train", data), ("validation", held_out)):
             if part is not None:
@@ -134,10 +134,10 @@ def fit(
     return run
 
 
-def _device(device: str | torch.device, variant: Variant) -> torch.device:
+def _device(device: str | torch.device, variant: Variant) -> torch.device | None:
     if device == "auto":
         has_modules = any(isinstance(program, nn.Module) for program in (variant.model, variant.guide))
-        return torch.device("cuda") if has_modules and torch.cuda.is_available() else variant.like.device
+        return torch.device("cuda") if has_modules and torch.cuda.is_available() else variant.device
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
