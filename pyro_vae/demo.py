@@ -3,7 +3,6 @@
 python -m pyro_vae.demo [FOLDER]
 """
 
-import logging
 import sys
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import pyro_vae as pv
 def main(folder: str | Path = "demo") -> None:
     """Train, evaluate and write the pair and its pictures into ``folder``."""
     matplotlib.use("Agg")  # pictures go to files, on machines without a screen too
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     folder = Path(folder)
 
     train, validation, test = (
@@ -24,6 +21,7 @@ def main(folder: str | Path = "demo") -> None:
     )
     pair = pv.vae((1, 8, 8), latent=8)
     print(pair)
+    print("training on 1,257 digits; this takes about 20 seconds")
     run = pv.fit(pair, train, validation=validation, epochs=100, batch_size=64, patience=20, out=folder)
     print(run)
     print(pv.evaluate(pair, test, particles=1000))

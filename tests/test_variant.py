@@ -201,6 +201,23 @@ def test_nested_latents_several_data_sites_and_inner_plates():
     assert set(pair.reconstruct(x=x, y=y)) == {"x", "y"}
 
 
+def test_several_data_sites_and_inner_plates_train():
+    pair = trio()
+    scale = nn.Parameter(torch.tensor(3.0))
+    pair.guide.scale = scale
+
+    def guide(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            z2 = pyro.sample("z2", dist.Normal(0.5 * x, scale.exp()).to_event(1))
+            pyro.sample("z1", dist.Normal(z2.sum(-1) * 0.5 + y.mean(-1) * 0.3, 0.6))
+
+    pair.guide.forward = guide
+    data = {"x": torch.randn(40, 2), "y": torch.randn(40, 3)}
+    run = pv.fit(pair, data, epochs=5, batch_size=8, lr=0.1, progress=False)
+    assert run.history["elbo"][-1] > run.history["elbo"][0] + 1
+    assert set(run.history) >= {"kl_z1", "kl_z2"}
+
+
 def test_conditions_add_nothing_to_the_bounds():
     def model(x=None, c=None, n=1):
         with pyro.plate("data", n if c is None else len(c)):

@@ -193,9 +193,7 @@ def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None
         for site, message in given.items():
             try:
                 checks.support(message["fn"], batch[site], site)
-                expected = tuple(message["fn"].event_shape)
-                if tuple(batch[site].shape[1:]) != expected:
-                    raise ValueError(f"{site}: expected data of shape {expected}, found {tuple(batch[site].shape[1:])}")
+                _check_shape(site, message)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         if i == 0:
@@ -205,6 +203,14 @@ def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None
         if data.streams:
             break
     variant.train()
+
+
+def _check_shape(name: str, site: tracing.Site) -> None:
+    """A value that would be broadcast against its distribution is scored many times over."""
+    fn, found = site["fn"], tuple(site["value"].shape)
+    expected = tuple(fn.batch_shape + fn.event_shape)
+    if found != expected:
+        raise ValueError(f"{name}: expected data of shape (batch, ...) = {expected}, found {found}")
 
 
 def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temper], seed: int, epoch: int) -> float:
