@@ -1,7 +1,8 @@
 """Checks of what users pass in: one clear error each, naming the argument, what was found and what was expected."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
@@ -38,10 +39,23 @@ def real(name: str, value: Any, *, least: float = -math.inf, above: float = -mat
 
 def shape(name: str, value: Any) -> tuple[int, ...]:
     """``value`` as a tuple of positive ints; a single int stands for a vector."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # arrays of numpy
     dims = (value,) if isinstance(value, Integral) else value
     if not isinstance(dims, Sequence) or isinstance(dims, str) or not dims:
         raise ValueError(f"{name}: expected a shape such as (1, 28, 28), found {value!r}")
     return tuple(positive_int(f"{name}[{i}]", d) for i, d in enumerate(dims))
+
+
+@contextmanager
+def plainly(prefix: str = "") -> Iterator[None]:
+    """Errors without the table of all shapes that Pyro appends, and with the name of what was passed."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).split("Trace Shapes:")[0].strip()
+        if text == str(error) and not prefix:
+            raise
+        raise ValueError(prefix + text) from None
 
 
 def known(name: str, value: str, choices: Iterable[str]) -> str:

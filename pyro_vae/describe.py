@@ -49,7 +49,7 @@ def _equation(program: Any, default: str) -> str:
 def _sites(pair: "Variant") -> list[str]:
     try:
         trace = pair.draw(1)
-    except ValueError:
+    except Exception:  # a story that cannot be dreamt yet can still be named
         return []
     data = pair.data_names(trace)
     table = [("site", "role", "shape", "distribution")]

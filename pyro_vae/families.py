@@ -40,11 +40,14 @@ def join(parts: Sequence[Any]) -> Any:
     names = _constructor(type(first)) & set(first.arg_constraints)
     held = {name for name in names if name in first.__dict__}  # of probs and logits, scale_tril and covariance: one
     names = (held - {"probs"} if "logits" in held else held) or names
-    if not names or isinstance(first, torch.distributions.TransformedDistribution):
-        raise TypeError(f"{type(first).__name__}: cannot be put together from chunks; pass rows=len(batch)")
-    return type(first)(
-        **{name: torch.cat([_full(p, name) for p in parts]) for name in sorted(names)}, validate_args=False
-    )
+    try:
+        if not names or isinstance(first, torch.distributions.TransformedDistribution):
+            raise TypeError("not determined by parameters alone")
+        joined = {name: torch.cat([_full(p, name) for p in parts]) for name in sorted(names)}
+        return type(first)(**joined, validate_args=False)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        family = type(first).__name__
+        raise TypeError(f"{family}: cannot be put together from chunks ({error}); pass rows=len(batch)") from None
 
 
 def _constructor(family: Any) -> set[str]:

@@ -117,15 +117,19 @@ def vae(
     """
     data_shape = checks.shape("data_shape", data_shape)
     latent = checks.positive_int("latent", latent)
-    encoder = encoder or _net(net, hidden, data_shape, (2 * latent,), data_shape)
-    decoder = decoder or _net(net, hidden, (latent,), data_shape, data_shape)
+    if encoder is not None and decoder is not None and (net is not None or hidden is not None):
+        raise ValueError("net, hidden: encoder and decoder are both given, so that no net is built")
+    if encoder is None:
+        encoder = _net(net, hidden, data_shape, (2 * latent,), data_shape)
+    if decoder is None:
+        decoder = _net(net, hidden, (latent,), data_shape, data_shape)
     model = VAEModel(StandardNormal(latent), likelihood(decoder, latent, data_shape))
     guide = VAEGuide(DiagonalNormal(encoder, data_shape, latent))
     return Variant(model, guide)
 
 
 @functools.partial(recipe, extends=vae)
-def beta_vae(data_shape: Sequence[int] | int, latent: int = 20, beta: float = 4.0, **options: Any) -> Variant:
+def beta_vae(data_shape: Sequence[int] | int, beta: float = 4.0, latent: int = 20, **options: Any) -> Variant:
     r"""maximise E_q[log p(x | z)] - beta KL(q(z | x) || p(z))
 
     The story and the guide are those of :func:`vae`, whose ``options`` are taken; training weighs the KL.

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
@@ -131,6 +132,8 @@ def _config(built: Built | None) -> dict[str, Any]:
 
 def _encode(value: Any) -> Any:
     """A recipe's argument as JSON; TypeError where it cannot be named."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):

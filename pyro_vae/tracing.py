@@ -167,6 +167,12 @@ def _means(posterior: dict[str, Site], dim: int, size: int) -> dict[str, Tensor]
     return means
 
 
+def rows_for(batch: Batch) -> int:
+    """How many data to work on at a time, so that memory stays bounded whatever their size."""
+    largest = max((value[0].numel() for value in batch.values()), default=4096)
+    return max(min(2**22 // largest, 4096), 16)
+
+
 def slices(size: int, length: int) -> Iterator[slice]:
     """Consecutive slices of at most ``length`` that cover ``size``."""
     for start in range(0, size, length):
@@ -196,6 +202,26 @@ def terms(
         chunk = {name: value[part] for name, value in batch.items()}
         for draw in slices(particles, together):
             yield part, _terms(model, guide, chunk, draw.stop - draw.start, given, dim)
+
+
+class Totals:
+    """Running sums over data of the terms of the ELBO, averaged over particles; nats."""
+
+    def __init__(self, particles: int = 1) -> None:
+        self.particles = particles
+        self.elbo = self.reconstruction = 0.0
+        self.kl: dict[str, float] = {}
+
+    def add(self, terms: Terms) -> None:
+        """Take in some of the particles of some of the data."""
+
+        def share(value: Tensor) -> float:
+            return float(value.double().sum()) / self.particles
+
+        self.elbo += share(terms.log_weights)
+        self.reconstruction += share(terms.reconstruction)
+        for site, value in terms.kl.items():
+            self.kl[site] = self.kl.get(site, 0.0) + share(value)
 
 
 class Moments:

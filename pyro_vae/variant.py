@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,46 @@ _serial = itertools.count()
 
 
 class Program(nn.Module):
-    """One of a variant's two programs as it is trained: under the variant's handler, and known to Pyro.
+    """One of a variant's two programs as it is trained: under handlers, and known to Pyro.
 
     A plain module's parameters are announced to Pyro under a name that no other module has; a
-    PyroModule announces its own, and a function those that it creates.
+    PyroModule announces its own. Of a function, ``pyro.param`` statements are left as they are, and
+    ``pyro.module`` statements get a prefix of the pair's own. ``scope`` is the store that a stepper of
+    ours trains in.
     """
 
-    def __init__(self, program: tracing.Program, name: str, handler: Messenger | None) -> None:
+    def __init__(
+        self,
+        program: tracing.Program,
+        name: str,
+        handlers: Sequence[Messenger],
+        scope: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         super().__init__()
-        self.program, self.name, self.handler = program, name, handler
+        self.program, self.name, self.scope = program, name, scope
+        self.handlers = list(handlers) if isinstance(program, nn.Module) else [*handlers, _Prefix(name)]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program."""
         if isinstance(self.program, nn.Module) and not isinstance(self.program, PyroModule):
             pyro.module(self.name, self.program)
-        with self.handler or nullcontext():
+        with ExitStack() as stack:
+            for handler in self.handlers:
+                stack.enter_context(handler)
             return self.program(*args, **kwargs)
+
+
+class _Prefix(Messenger):
+    """Keeps apart the modules that functions of different pairs register under one name."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+
+    def _pyro_param(self, msg: Any) -> None:
+        if "$$$" in msg["name"]:  # Pyro's mark between the name of a module and that of its parameter
+            msg["name"] = f"{self.prefix}.{msg['name']}"
+            msg["args"] = (msg["name"], *msg["args"][1:])
 
 
 class Variant(nn.Module):
@@ -93,6 +117,9 @@ class Variant(nn.Module):
         for condition in self.conditions:
             if not self._takes(condition):
                 raise ValueError(f"conditions: the model takes no argument {condition!r}")
+        owners = [m for m in (getattr(p, "__self__", None) for p in (model, guide)) if isinstance(m, nn.Module)]
+        #: modules whose methods are the programs, as in Pyro's own examples
+        self.owners = nn.ModuleList(dict.fromkeys(owners))
         self.recipe: saving.Built | None = None
         self._example: dict[str, Tensor] | None = None
         self._store: Any = None
@@ -105,6 +132,9 @@ class Variant(nn.Module):
         train the first one's parameters.
         """
         self._serial = next(_serial)
+        for _, parameter in super().named_parameters():
+            # the store would hold a contiguous copy of any other, and train that
+            parameter.data = parameter.data.contiguous()
         for role, program in (("model", self.model), ("guide", self.guide)):
             if isinstance(program, PyroModule):
                 context = pyro.nn.module._Context()
@@ -116,14 +146,18 @@ class Variant(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._name_programs()  # a copy is another pair
+        if self._store is not None:
+            created = self._created()
+            self._store = {k: {n: v for n, v in group.items() if n in created} for k, group in self._store.items()}
 
     def trained(self, handler: Messenger | None = None) -> tuple[Program, Program]:
         """Model and guide as they are trained, under one more ``handler`` where one is given."""
-        pair = []
-        for role, program in (("model", self.model), ("guide", self.guide)):
-            inner = Program(program, f"{role}_{self._serial}", self.handler)
-            pair.append(inner if handler is None else Program(inner, "", handler))
-        return pair[0], pair[1]
+        handlers = [h for h in (handler, self.handler) if h is not None]
+        model, guide = (
+            Program(program, f"{role}_{self._serial}", handlers, self.training_scope)
+            for role, program in (("model", self.model), ("guide", self.guide))
+        )
+        return model, guide
 
     def __iter__(self) -> Iterator[Program]:
         return iter(self.trained())
@@ -143,10 +177,13 @@ class Variant(nn.Module):
             with pyro.get_param_store().scope(self._store) as self._store:
                 yield
 
-    def open_store(self) -> None:
-        """Keep from now on what plain functions create with ``pyro.param`` apart from the global store."""
+    @contextmanager
+    def training_scope(self) -> Iterator[None]:
+        """The scope that a stepper of ours trains in: what plain functions create there stays with the pair."""
         if self._store is None:
             self._store = {"params": {}, "constraints": {}}
+        with self.scope():
+            yield
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all that the pair has learned, for :meth:`restore`."""
@@ -162,13 +199,17 @@ class Variant(nn.Module):
         return {**self.state_dict(), **(self._store or {"params": {}})["params"]}
 
     def _refuse_functions(self, verb: str) -> None:
-        mine = tuple(f"{role}_{self._serial}{end}" for role in ("model", "guide") for end in (".", "$$$"))
-        created = [n for n in (self._store or {"params": {}})["params"] if not n.startswith(mine)]
+        created = self._created()
         if created:
             raise TypeError(
                 f"{verb}: the parameters {created} were created by pyro.param inside plain functions, and no "
                 "module owns them; write model and guide as modules (torch.nn.Module or pyro.nn.PyroModule)"
             )
+
+    def _created(self) -> list[str]:
+        """Parameters in the pair's store that no module owns."""
+        owned = {id(p) for _, p in super().named_parameters()}
+        return [name for name, p in (self._store or {"params": {}})["params"].items() if id(p) not in owned]
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """As for any module; refused where plain functions created parameters of their own."""
@@ -239,7 +280,7 @@ class Variant(nn.Module):
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            with torch.no_grad(), self.scope(), seeded(seed):
+            with torch.no_grad(), self.scope(), seeded(seed), checks.plainly():
                 yield
         finally:
             for module, mode in modes:
@@ -248,7 +289,7 @@ class Variant(nn.Module):
     # ------------------------------------------------------------------ verbs
 
     def sample(
-        self, n: int = 1, *, mean: bool = False, seed: int | None = None, rows: int = 4096, **conditions: Any
+        self, n: int = 1, *, mean: bool = False, seed: int | None = None, rows: int | None = None, **conditions: Any
     ) -> Any:
         r"""x ~ p(x | z), z ~ p(z): n data, or with ``mean`` the likelihood's means.
 
@@ -262,7 +303,7 @@ class Variant(nn.Module):
         *,
         mean: bool = True,
         seed: int | None = None,
-        rows: int = 4096,
+        rows: int | None = None,
         **conditions: Any,
     ) -> Any:
         r"""x ~ p(x | z) at codes of your own, or with ``mean`` the likelihood's means.
@@ -294,12 +335,12 @@ class Variant(nn.Module):
         conditions: Mapping[str, Any],
         mean: bool,
         seed: int | None,
-        rows: int,
+        rows: int | None,
     ) -> Any:
         given = self.prepare_conditions(conditions, n)
         parts = []
         with self._at_rest(seed):
-            for part in slices(n, rows):
+            for part in slices(n, rows or tracing.rows_for(self._example or {})):
                 fixed = {k: v[part] for k, v in latents.items()}
                 c = {k: v[part] for k, v in given.items()}
                 trace = tracing.dream(self.model, part.stop - part.start, fixed, c, self._seen())
@@ -342,11 +383,11 @@ class Variant(nn.Module):
 
     def data_names(self, trace: poutine.Trace) -> list[str]:
         """Data sites: those that the model takes as arguments, short of the conditions."""
-        arguments = {*self.arguments, *(self._example or {})}
+        arguments = self._example or self.arguments  # an argument that is never passed is a latent site
         return [n for n in tracing.sites(trace) if n in arguments and n not in self.conditions]
 
     def encode(
-        self, *, ancestors: str = "sample", seed: int | None = 0, rows: int = 4096, **batch: Any
+        self, *, ancestors: str = "sample", seed: int | None = 0, rows: int | None = None, **batch: Any
     ) -> dict[str, Any]:
         """q(z_l | ancestors, x) of each latent site, along one seeded draw of the ancestors.
 
@@ -357,12 +398,12 @@ class Variant(nn.Module):
         parts: list[dict[str, Any]] = []
         with self._at_rest(seed):
             guide = _at_means(self.guide) if ancestors == "mean" else self.guide
-            for part in slices(len(next(iter(ready.values()))), rows):
+            for part in slices(len(next(iter(ready.values()))), rows or tracing.rows_for(ready)):
                 trace = poutine.trace(guide).get_trace(**{k: v[part] for k, v in ready.items()})
                 parts.append({name: site["fn"] for name, site in tracing.latent_sites(trace).items()})
         return {name: join([p[name] for p in parts]) for name in parts[0]}
 
-    def reconstruct(self, *, mean: bool = False, seed: int | None = None, rows: int = 4096, **batch: Any) -> Any:
+    def reconstruct(self, *, mean: bool = False, seed: int | None = None, rows: int | None = None, **batch: Any) -> Any:
         r"""x' ~ p(x' | z), z ~ q(z | x): new data in place of each datum, or with ``mean`` the likelihood's means.
 
         Shapes: a tensor (batch, \*data_shape) where there is one data site, else a mapping of them.
@@ -370,7 +411,7 @@ class Variant(nn.Module):
         ready = self.prepare(batch)
         parts = []
         with self._at_rest(seed):
-            for part in slices(len(next(iter(ready.values()))), rows):
+            for part in slices(len(next(iter(ready.values()))), rows or tracing.rows_for(ready)):
                 chunk = {k: v[part] for k, v in ready.items()}
                 guide_trace = poutine.trace(self.guide).get_trace(**chunk)
                 given = {k: v for k, v in chunk.items() if k in self.conditions}
@@ -380,15 +421,17 @@ class Variant(nn.Module):
         return _only({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
 
     def terms(
-        self, particles: int = 1, *, rows: int = 4096, seed: int | None = None, **batch: Any
+        self, particles: int = 1, *, rows: int | None = None, seed: int | None = None, **batch: Any
     ) -> Iterator[tuple[slice, tracing.Terms]]:
         """The terms of the bounds, site by site and datum by datum, of the bare pair; see :mod:`pyro_vae.tracing`."""
         checks.positive_int("particles", particles)
         ready = self.prepare(batch)
         with self._at_rest(seed):
-            yield from tracing.terms(self.model, self.guide, ready, particles, self.conditions, rows)
+            yield from tracing.terms(
+                self.model, self.guide, ready, particles, self.conditions, rows or tracing.rows_for(ready)
+            )
 
-    def _moments(self, particles: int, rows: int, seed: int | None, batch: Mapping[str, Any]) -> Moments:
+    def _moments(self, particles: int, rows: int | None, seed: int | None, batch: Mapping[str, Any]) -> Moments:
         """Sums of the log-weights of each datum, from which all bounds follow."""
         ready: dict[str, Any] = self.prepare(batch)
         moments = Moments(len(next(iter(ready.values()))))
@@ -396,7 +439,7 @@ class Variant(nn.Module):
             moments.add(part, terms.log_weights)
         return moments
 
-    def elbo(self, *, particles: int = 1, seed: int | None = None, rows: int = 4096, **batch: Any) -> Tensor:
+    def elbo(self, *, particles: int = 1, seed: int | None = None, rows: int | None = None, **batch: Any) -> Tensor:
         """E_q[log p(x, z) - log q(z | x)] of each datum, in nats; higher is better.
 
         Shapes: (batch,). Conditions are given and add nothing; so do extra factors of the objective, and
@@ -406,7 +449,7 @@ class Variant(nn.Module):
         return moments.elbo.to(moments.like)
 
     def log_likelihood(
-        self, *, particles: int = 100, seed: int | None = None, rows: int = 4096, **batch: Any
+        self, *, particles: int = 100, seed: int | None = None, rows: int | None = None, **batch: Any
     ) -> Tensor:
         """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q(z | x): a lower bound on log p(x) of each datum, in nats.
 
@@ -484,12 +527,15 @@ class Variant(nn.Module):
         """Data given without a name belong to the first argument of the model that is no condition."""
         if isinstance(data, Mapping):
             return dict(data)
-        return {next(name for name in self.arguments if name not in self.conditions): data}
+        names = [name for name in self.arguments if name not in self.conditions]
+        if not names:
+            raise ValueError("data: the model names no argument for them; pass a mapping, for example {'x': x}")
+        return {names[0]: data}
 
     def save(self, folder: str | Path) -> Path:
         """Write ``config.json`` and ``weights.safetensors``; :func:`pyro_vae.load` reads them back."""
         self._refuse_functions("save")
-        if not any(isinstance(program, nn.Module) for program in (self.model, self.guide)):
+        if not len(self.owners) and not any(isinstance(program, nn.Module) for program in (self.model, self.guide)):
             raise TypeError(
                 "save: model and guide are plain functions, which hold nothing to save; write them as modules"
             )

@@ -136,6 +136,22 @@ def save_and_load(recipe, folder):
     learns(SVI(*again, Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
 
 
+def copies_of_a_trained_pair(recipe, folder):
+    """Trained under a weight on the KL, a pair and its copies can still be saved, moved and trained on."""
+    pair = make(recipe)
+    batch = batch_of(pair, 20)
+    pv.fit(pair, batch, epochs=2, temper=0.5, device="cpu", out=folder / "first", progress=False)
+    wrapped = pv.Variant(pair.model, pair.guide, pair.conditions, handler=pv.temper(2.0))
+    for i, other in enumerate((pair, copy.deepcopy(pair), pickle.loads(pickle.dumps(pair)), wrapped)):
+        before = [p.detach().clone() for p in other.parameters()]
+        pv.fit(other, batch, epochs=1, device="cpu", progress=False)
+        assert not all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+        other.to("cpu").save(folder / str(i))
+        again = make(recipe, 3)
+        pv.load(folder / str(i), into=again)
+        assert torch.equal(again.elbo(seed=0, **batch), other.elbo(seed=0, **batch))
+
+
 def odd_batch_sizes(recipe):
     pair = make(recipe)
     for n, batch_size in ((1, 1), (5, 3), (5, 64)):
@@ -183,6 +199,7 @@ CHECKS = [
     verbs,
     chunks_do_not_change_what_is_computed,
     save_and_load,
+    copies_of_a_trained_pair,
     odd_batch_sizes,
     devices,
     predictive,

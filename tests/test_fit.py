@@ -181,10 +181,9 @@ def test_our_svi_reads_the_settings_of_a_pyro_optimiser(x):
 
 def test_warm_up_and_cycles_follow_the_epoch(x):
     run = pv.fit(pair(), x, epochs=4, batch_size=16, temper=WarmUp(epochs=2, to=3.0), progress=False)
-    # the weight of the last of four steps: (epoch + 3/4) / 2 of 3
-    assert run.history["weight"] == pytest.approx([3 * 0.75 / 2, 3 * 1.75 / 2, 3.0, 3.0])
-    run = pv.fit(pair(), x, epochs=4, batch_size=16, temper={"z": Cyclical(period=2)}, progress=False)
-    assert run.history["weight_z"] == pytest.approx([0.75, 1.0, 0.75, 1.0])
+    assert run.history["weight"] == pytest.approx([1.5, 3.0, 3.0, 3.0])  # at the last step of each epoch
+    run = pv.fit(pair(), x, epochs=4, batch_size=16, temper={"z": Cyclical(period=2, ramp=1)}, progress=False)
+    assert run.history["weight_z"] == pytest.approx([0.5, 1.0, 0.5, 1.0])
 
 
 def test_a_schedule_of_the_variant_itself_is_driven_and_checked(x):
@@ -193,7 +192,9 @@ def test_a_schedule_of_the_variant_itself_is_driven_and_checked(x):
     with pytest.raises(ValueError, match="later than training ends"):
         pv.fit(warm, x, epochs=1, progress=False)
     run = pv.fit(warm, x, epochs=2, batch_size=64, progress=False)
-    assert run.history["weight"] == pytest.approx([0.0, 0.5])
+    assert run.history["weight"] == pytest.approx([0.5, 1.0])
+    run = pv.fit(warm, x, epochs=2, batch_size=64, temper=3.0, progress=False)
+    assert run.history["weight"] == pytest.approx([1.5, 3.0])  # both handlers weigh
 
 
 def test_weights_multiply(x):
@@ -270,3 +271,49 @@ def test_training_learns_real_digits(mnist_root):
     variant = pv.vae((1, 28, 28), latent=10, hidden=(100,))
     run = pv.fit(variant, train, epochs=2, batch_size=100, progress=False)
     assert -250 < run.history["elbo"][-1] < -120
+
+
+def test_validation_is_the_mean_over_what_the_loader_yields(x):
+    some = DataLoader(
+        TensorDataset(x), batch_size=10, sampler=torch.utils.data.SubsetRandomSampler(range(25)), drop_last=True
+    )
+    run = pv.fit(pair(), x, validation=some, epochs=1, progress=False)
+    draws = [float(run.variant.elbo(x=x[:25], seed=s).mean()) for s in range(20)]
+    assert run.history["validation_elbo"][0] == pytest.approx(np.mean(draws), abs=1.0)
+
+
+def test_evaluation_draws_dynamic_data_once():
+    data = pv.data.Data(torch.full((3000, 16), 0.3), dynamic=True)
+    variant = pv.vae((16,), latent=2)
+    with torch.no_grad():
+        for p in variant.model.likelihood.parameters():
+            p.zero_()
+        variant.model.likelihood.decoder.net[-2].bias.fill_(-1.0)  # log p(x) then depends on the draw of x alone
+    fixed = data.drawn(5)
+    expected = float(torch.distributions.Bernoulli(logits=torch.tensor(-1.0)).log_prob(fixed.x).sum(1).mean())
+    for particles in (1, 7):
+        report = pv.evaluate(variant, data, particles=particles, seed=5, batch_size=999)
+        assert report.reconstruction == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_datum_has_no_verdict(x):
+    report = pv.evaluate(pair(), x[:1], particles=2)
+    assert report.active_units == {}
+    assert report.verdicts == []
+    assert report.to_dict()["standard_error"] is None
+
+
+def test_a_collapsed_pair_is_called_so(x):
+    variant = pair()
+    with torch.no_grad():
+        for p in variant.guide.parameters():
+            p.zero_()
+    report = pv.evaluate(variant, x, particles=2)
+    assert report.active_units == {"z": 0}
+    assert "z has COLLAPSED: none of its 2 units follows the data" in str(report)
+
+
+@pytest.mark.filterwarnings("ignore:Encountered")
+def test_a_validation_elbo_that_is_not_finite_stops_training(x):
+    with pytest.raises(FloatingPointError, match="the validation ELBO is -inf"):
+        pv.fit(pair(), x, validation=x * 1e30, epochs=1, progress=False)

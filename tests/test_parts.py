@@ -15,6 +15,7 @@ from scipy import stats
 from torch import nn
 
 import pyro_vae as pv
+from pyro_vae import tracing
 from pyro_vae.families import join
 from pyro_vae.likelihoods import Bernoulli, Normal
 from pyro_vae.nets import MLP, Conv, FlattenBatch, GatedMLP
@@ -365,3 +366,18 @@ def test_memory_of_five_thousand_particles_on_ten_thousand_images_is_bounded():
     """Each chunk is as large as the next, so that the first forty stand for all 12,000."""
     result = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 2048
+
+
+def test_large_data_are_worked_on_in_smaller_parts():
+    assert tracing.rows_for({"x": torch.zeros(1, 1, 28, 28)}) == 4096
+    assert tracing.rows_for({"x": torch.zeros(1, 3, 64, 64)}) == 341
+    assert tracing.rows_for({"x": torch.zeros(1, 3, 1024, 1024)}) == 16
+
+
+def test_numpy_scalars_are_saved_as_numbers(tmp_path):
+    pair = pv.vae(np.array([1, 8, 8]), latent=np.int64(3), hidden=[np.int64(5)])
+    assert pv.load(pair.save(tmp_path)).sample(2).shape == (2, 1, 8, 8)
+
+
+def test_an_empty_encoder_is_an_encoder():
+    assert len(pv.vae(4, latent=2, encoder=nn.Sequential()).guide.posterior.encoder.net) == 0

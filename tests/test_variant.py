@@ -343,3 +343,97 @@ def test_data_of_any_type_become_what_the_pair_computes_in(dtype):
     pair = pv.vae((4,), latent=2)
     x = (torch.rand(6, 4) > 0.5).float()
     assert torch.equal(pair.elbo(x=x.to(dtype), seed=0), pair.elbo(x=x, seed=0))
+
+
+class Methods(nn.Module):
+    """Model and guide as methods of one module, as in Pyro's own example of a VAE."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+        self.decoder = nn.Linear(2, 4)
+
+    def model(self, x=None, n=1):
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", n if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(self.decoder.weight.new_zeros(2), 1).to_event(1))
+            return pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            loc, s = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, s.exp()).to_event(1))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_methods_of_one_module_pair_after_pair(ours, tmp_path):
+    x = torch.randn(64, 4) * 2 + 3
+    for _ in range(2):
+        whole = Methods()
+        pair = pv.Variant(whole.model, whole.guide)
+        before = float(pair.elbo(x=x, seed=0).mean())
+        if ours:
+            pv.fit(pair, x, epochs=20, batch_size=16, lr=2e-2, progress=False)
+        else:
+            svi = SVI(*pair, Adam({"lr": 2e-2}), Trace_ELBO())
+            for _ in range(80):
+                svi.step(x=x)
+        assert float(pair.elbo(x=x, seed=0).mean()) > before + 5
+        assert pair.elbo(x=x[:1]).shape == (1,)  # batch norm is at rest
+        pair.save(tmp_path)
+        other = Methods()
+        filled = pv.load(tmp_path, into=pv.Variant(other.model, other.guide))
+        assert torch.equal(filled.elbo(x=x, seed=0), pair.elbo(x=x, seed=0))
+
+
+def test_functions_under_a_stepper_are_seen_by_the_verbs():
+    for make in (
+        lambda pair: pv.infer.SVI(*pair, lambda p: torch.optim.Adam(p, lr=3e-2)),
+        lambda pair: SVI(*pair, Adam({"lr": 3e-2}), Trace_ELBO()),
+    ):
+        pyro.clear_param_store()
+        pair = function_pair()
+        run = pv.fit(pair, data(2.0), objective=make(pair), epochs=20, batch_size=50, progress=False)
+        assert run.history["elbo"][-1] > run.history["elbo"][0] + 0.2
+        assert run.history["elbo"][-1] == pytest.approx(run.history["objective"][-1], abs=0.3)
+
+
+def test_a_parameter_that_is_not_contiguous_learns():
+    """Pyro's store would hold a contiguous copy of it, and train that."""
+    x = gaussian.pair().sample(64, seed=0)
+    for train in ("stock", "fit"):
+        pair = gaussian.pair(exact=False)
+        before = pair.model.W.detach().clone()
+        if train == "fit":
+            pv.fit(pair, x, epochs=2, lr=1e-2, progress=False)
+        else:
+            SVI(*pair, Adam({"lr": 1e-2}), Trace_ELBO()).step(x=x)
+        assert not torch.equal(before, pair.model.W)
+
+
+def test_an_optional_argument_that_is_never_passed_is_latent():
+    def model(x=None, c=None, n=1):
+        with pyro.plate("data", n if x is None else len(x)):
+            c = pyro.sample("c", dist.Normal(0.0, 1.0), obs=c)
+            return pyro.sample("x", dist.Normal(c, 0.5), obs=x)
+
+    def guide(x, c=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("c", dist.Normal(0.8 * x, 0.2**0.5))
+
+    pair = pv.Variant(model, guide)
+    x = torch.randn(5)
+    pair.elbo(x=x)
+    assert pair.sample(3).shape == (3,)
+    assert pair.traverse("c", values=[0.0, 1.0], x=x[:1]).flatten().tolist() == pytest.approx([0.0, 1.0])
+    assert "c     latent" in str(pair)
+
+
+def test_errors_name_what_was_passed_and_spare_the_table_of_shapes():
+    pair = pv.vae((1, 4, 4), latent=2)
+    x = torch.zeros(6, 1, 4, 4)
+    for act in (lambda: pair.elbo(x=x[:, 0]), lambda: pv.fit(pair, x[:, 0], epochs=1), lambda: pair.elbo(x=x + 0.5)):
+        with pytest.raises(ValueError, match=r"^(train: )?(Error while|expected data of shape)") as caught:
+            act()
+        assert "Trace Shapes" not in str(caught.value)

@@ -95,8 +95,8 @@ def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
         size, steps = len(loader.dataset), len(loader)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name}: expected a data set of known length, found {type(loader.dataset).__name__}") from None
-    if not size:
-        raise ValueError(f"{name}: empty")
+    if not size or not steps:
+        raise ValueError(f"{name}: empty, {size} data in {steps} batches")
 
     def produce(seed: int | None) -> Iterator[Batch]:
         with torch.random.fork_rng(devices=[]):

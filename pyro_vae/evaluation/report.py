@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae import checks
-from pyro_vae.data import batches
-from pyro_vae.tracing import Moments, seeded
+from pyro_vae.data import Data, batches
+from pyro_vae.tracing import Moments, Totals, seeded
 from pyro_vae.variant import Variant
 
 ACTIVE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.1
@@ -33,8 +33,8 @@ class Report:
     data: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain numbers, ready for JSON."""
-        return asdict(self)
+        """The report as plain numbers, ready for JSON: None in place of what is not a number."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}
 
     @property
     def verdicts(self) -> list[str]:
@@ -69,7 +69,7 @@ def evaluate(
     particles: int = 100,
     seed: int = 0,
     batch_size: int = 1000,
-    rows: int = 4096,
+    rows: int | None = None,
 ) -> Report:
     r"""log p(x) >= log (1/K) sum_k p(x, z_k) / q(z_k | x) >= E_q[log p(x, z) - log q(z | x)]
 
@@ -94,20 +94,18 @@ def evaluate(
     True
     """
     checks.positive_int("particles", particles)
-    totals: dict[str, float] = {}
+    data = data.drawn(seed) if isinstance(data, Data) else data
+    totals = Totals(particles)
     log_likelihood, elbo, ess = [], [], []
     means: dict[str, list[Tensor]] = {}
-    latents: list[str] = []
     with seeded(seed):
         for batch in batches(variant, data, batch_size, variant.device).fixed():
             moments = Moments(len(next(iter(batch.values()))))
             parts: dict[str, dict[tuple[int, int], Tensor]] = {}
             for part, terms in variant.terms(particles, rows=rows, **batch):
                 moments.add(part, terms.log_weights)
-                latents = list(terms.posterior)
+                totals.add(terms)
                 share = len(terms.log_weights) / particles
-                for name, value in {**terms.kl, "": terms.reconstruction}.items():
-                    totals[name] = totals.get(name, 0.0) + share * float(value.double().mean(0).sum())
                 for name, mean in terms.mean.items():
                     sums = parts.setdefault(name, {})
                     key = (part.start, part.stop)
@@ -119,14 +117,14 @@ def evaluate(
             ess.append(moments.effective_sample_size)
     bound = torch.cat(log_likelihood)
     size = len(bound)
-    codes = {name: torch.cat(m) for name, m in means.items()}
+    codes = {name: torch.cat(m) for name, m in means.items() if size > 1}  # one datum has no variance
     return Report(
         elbo=float(torch.cat(elbo).mean()),
         log_likelihood=float(bound.mean()),
         standard_error=float(bound.std() / size**0.5) if size > 1 else float("nan"),
         effective_sample_size=float(torch.cat(ess).mean()),
-        reconstruction=totals[""] / size,
-        kl={name: totals[name] / size for name in latents},
+        reconstruction=totals.reconstruction / size,
+        kl={site: kl / size for site, kl in totals.kl.items()},
         active_units={name: int((c.var(0, correction=0) > ACTIVE).sum()) for name, c in codes.items()},
         units={name: c.shape[1] for name, c in codes.items()},
         particles=particles,

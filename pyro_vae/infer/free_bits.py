@@ -44,6 +44,13 @@ class FreeBits(TraceMeanField_ELBO):
         nesting = checks.positive_int("max_plate_nesting", max_plate_nesting)
         super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=nesting)
 
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
+        for name, site in latent_sites(guide_trace).items():
+            if not site["fn"].has_rsample:
+                raise ValueError(f"FreeBits: the site {name!r} has no reparameterised gradient ({site['fn']})")
+        return model_trace, guide_trace
+
     def objective(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the objective, summed over the batch; differentiable."""
         (model_trace, guide_trace), *_ = self._get_traces(model, guide, args, kwargs)
@@ -52,8 +59,6 @@ class FreeBits(TraceMeanField_ELBO):
             if site["type"] == "sample" and name not in guide_trace:
                 loss = loss - site["log_prob_sum"] / self.num_particles
         for name, site in latent_sites(guide_trace).items():
-            if not site["fn"].has_rsample:
-                raise ValueError(f"FreeBits: the site {name!r} has no reparameterised gradient ({site['fn']})")
             kl = self._kl(name, site, model_trace.nodes[name])  # (*batch, groups)
             particles = 0 if self.num_particles == 1 else 1
             kl = kl.sum(tuple(range(particles, kl.dim() - 2))) if kl.dim() - particles > 2 else kl  # plates inside

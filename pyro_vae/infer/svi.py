@@ -46,12 +46,11 @@ class SVI:
         loss: ELBO | None = None,
         *,
         clip: float | None = None,
-        scope: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.model, self.guide = model, guide
         self.loss: Any = Trace_ELBO() if loss is None else loss
         self.clip = clip
-        self.scope = scope or self._own_store
+        self.scope: Callable[[], AbstractContextManager[None]] = getattr(model, "scope", self._own_store)
         self._store: Any = {"params": {}, "constraints": {}}
         self._make = _one_optimiser(optim) if isinstance(optim, PyroOptim) else optim
         self.optimizer: torch.optim.Optimizer | None = None

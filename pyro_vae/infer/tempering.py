@@ -42,12 +42,13 @@ class WarmUp:
 class Cyclical:
     """weight(t) = to * min((t mod period) / (ramp * period), 1)
 
-    A warm-up that starts again every ``period`` epochs and takes the fraction ``ramp`` of each.
+    A warm-up that starts again after every ``period`` epochs and takes the fraction ``ramp`` of each; the end
+    of a period still belongs to it.
 
     Source: Fu et al. 2019, arXiv:1903.10145.
 
     >>> [Cyclical(period=4)(epoch) for epoch in (0, 1, 2, 3, 4)]
-    [0.0, 0.5, 1.0, 1.0, 0.0]
+    [0.0, 0.5, 1.0, 1.0, 1.0]
     """
 
     period: float
@@ -67,7 +68,8 @@ class Cyclical:
 
     def __call__(self, epoch: float) -> float:
         """The weight at an epoch."""
-        return self.to * min((epoch % self.period) / (self.ramp * self.period), 1.0)
+        since = epoch % self.period or (self.period if epoch else 0.0)
+        return self.to * min(since / (self.ramp * self.period), 1.0)
 
 
 Schedule = WarmUp | Cyclical

@@ -98,11 +98,9 @@ def fit(
     """
     checks.positive_int("epochs", epochs)
     place = _device(device, variant)
-    if next(nn.Module.named_parameters(variant), None) is not None:
-        variant.to(place)
+    nn.Module.to(variant, place)
     data = batches(variant, train, batch_size, place, "train")
     held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
-    variant.open_store()
     stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule)
     _check_schedules(tempers, epochs)
     run = Run(variant, seed, str(place or "as the data"))
@@ -136,8 +134,8 @@ def fit(
 
 def _device(device: str | torch.device, variant: Variant) -> torch.device | None:
     if device == "auto":
-        has_modules = any(isinstance(program, nn.Module) for program in (variant.model, variant.guide))
-        return torch.device("cuda") if has_modules and torch.cuda.is_available() else variant.device
+        # a pair that owns nothing stays where its data are
+        return torch.device("cuda") if variant.device is not None and torch.cuda.is_available() else variant.device
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
@@ -158,7 +156,7 @@ def _stepper(
         lr = checks.real("lr", 1e-3 if lr is None else lr, above=0)
         clip = None if clip is None else checks.real("clip", clip, above=0)
         optim = partial(torch.optim.Adam, lr=lr, fused=True)
-        return SVI(*variant.trained(handler), optim, objective, clip=clip, scope=variant.scope), tempers
+        return SVI(*variant.trained(handler), optim, objective, clip=clip), tempers
     if not isinstance(objective, Stepper):
         raise TypeError(
             f"objective: expected a pyro.infer.ELBO or a stepper with step and evaluate_loss, found "
@@ -168,6 +166,11 @@ def _stepper(
     told = [name for name, value in settings.items() if value is not None]
     if told:
         raise ValueError(f"{told[0]}: a stepper brings its own; set it there")
+    own = (
+        {id(p) for p in nn.Module.parameters(variant)} if isinstance(objective, SVI) and objective.parameters else set()
+    )
+    if own and not own & {id(p) for p in objective.parameters}:  # type: ignore[attr-defined]
+        raise ValueError("objective: this SVI trains another pair; build it from *variant")
     if lr_schedule is not None and not isinstance(getattr(objective, "optimizer", None), torch.optim.Optimizer):
         raise ValueError(f"lr_schedule: {type(objective).__name__} has no torch optimizer to schedule")
     return objective, tempers
@@ -187,22 +190,31 @@ def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None
     variant.eval()
     for i, batch in enumerate(data.fixed()):
         if i == 0:
-            with torch.no_grad(), variant.scope(), pyro.validation_enabled(False):  # our own words come first
-                _, trace = tracing.paired(variant.model, variant.guide, batch)
-            given = {n: s for n, s in tracing.sites(trace).items() if s["is_observed"] and n in batch}
-        for site, message in given.items():
-            try:
+            given = _observed(variant, stepper, batch, name)
+        with checks.plainly(f"{name}: "):
+            for site, message in given.items():
                 checks.support(message["fn"], batch[site], site)
                 _check_shape(site, message)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
         if i == 0:
-            with pyro.validation_enabled():
+            with pyro.validation_enabled(), checks.plainly(f"{name}: "):
                 list(variant.terms(**batch))
                 stepper.evaluate_loss(**batch)
         if data.streams:
             break
     variant.train()
+
+
+def _observed(variant: Variant, stepper: Stepper, batch: dict[str, Any], name: str) -> dict[str, tracing.Site]:
+    """The sites at which the model takes in a batch."""
+    scope = stepper.scope if isinstance(stepper, SVI) else variant.scope
+    # without Pyro's validation, so that our own words about the data come first
+    with torch.no_grad(), scope(), pyro.validation_enabled(False), checks.plainly(f"{name}: "):
+        _, trace = tracing.paired(variant.model, variant.guide, batch)
+    observed = {n: s for n, s in tracing.sites(trace).items() if s["is_observed"]}
+    for site in batch:
+        if site not in observed and site not in variant.conditions:
+            raise ValueError(f"{name}: {site}: the model observes no site of that name; it observes {sorted(observed)}")
+    return {n: s for n, s in observed.items() if n in batch}
 
 
 def _check_shape(name: str, site: tracing.Site) -> None:
@@ -221,7 +233,7 @@ def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temp
         torch.manual_seed(derived(seed, epoch, step))
         batch = data.transform(raw)
         for handler in tempers:
-            handler.epoch = epoch + step / data.steps
+            handler.epoch = epoch + (step + 1) / data.steps
         try:
             # all data in memory were checked before; a stream is checked as it first comes by
             with pyro.validation_enabled(data.streams and epoch == 0):
@@ -238,34 +250,35 @@ def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temp
 
 def _weights(tempers: list[Temper]) -> dict[str, float]:
     """The weights that are on a schedule, as they were in the last step."""
-    weights: dict[str, float] = {}
-    for handler in tempers:
-        if handler.schedules:
-            for site in handler.weights or [""]:
-                weights[f"weight_{site}" if site else "weight"] = handler[site]
-    return weights
+    if not any(handler.schedules for handler in tempers):
+        return {}
+    named = {site for handler in tempers for site in handler.weights or ()}
+    columns = {f"weight_{site}": site for site in sorted(named)} or {"weight": ""}
+    return {column: math.prod(handler[site] for handler in tempers) for column, site in columns.items()}
 
 
 def _terms(variant: Variant, data: Batches, seed: int) -> dict[str, float]:
     """ELBO, reconstruction and KL per latent site of the bare pair, on the first data."""
-    sums: dict[str, float] = {}
-    count = 0
+    totals, count = tracing.Totals(), 0
     with tracing.seeded(derived(seed)):
         for batch in data.fixed():
             for _, terms in variant.terms(**batch):
-                values = {"elbo": terms.log_weights, "reconstruction": terms.reconstruction}
-                values |= {f"kl_{site}": kl for site, kl in terms.kl.items()}
-                for column, value in values.items():
-                    sums[column] = sums.get(column, 0.0) + float(value.sum())
+                totals.add(terms)
             count += len(next(iter(batch.values())))
             if count >= WATCHED:
                 break
+    sums = {"elbo": totals.elbo, "reconstruction": totals.reconstruction}
+    sums |= {f"kl_{site}": kl for site, kl in totals.kl.items()}
     return {column: value / count for column, value in sums.items()}
 
 
 def _elbo(variant: Variant, data: Batches, seed: int) -> float:
+    """The mean over the data that come by: a loader may leave some out."""
     with tracing.seeded(derived(seed)):
-        return sum(float(variant.elbo(**batch).sum()) for batch in data.fixed()) / data.size
+        elbo = torch.cat([variant.elbo(**batch) for batch in data.fixed()]).double().mean().item()
+    if not math.isfinite(elbo):
+        raise FloatingPointError(f"the validation ELBO is {elbo}: the training data are unlike it, or lr is too high")
+    return elbo
 
 
 def _show(bar: Any, epoch: int, row: dict[str, float]) -> None:
