@@ -87,6 +87,17 @@ def test_loaders_repeat_themselves_too(x):
     assert torch.equal(*runs)
 
 
+def test_the_order_of_a_loader_depends_on_the_seed_of_the_epoch_alone(x):
+    orders = []
+    for state, seed in ((1, 7), (2, 7), (1, 8)):
+        torch.manual_seed(state)
+        data = pv.data.batches(pair(), DataLoader(TensorDataset(x), batch_size=16, shuffle=True), 16, None)
+        torch.manual_seed(state)
+        orders.append(torch.cat([batch["x"] for batch in data.epoch(seed)]))
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
 def test_history_is_the_honest_elbo_whatever_is_optimised(x):
     for options in ({}, {"temper": 5.0}, {"objective": FreeBits(2.0)}, {"objective": IWAE(5)}):
         variant = pair()

@@ -1,6 +1,7 @@
 """Batches: mappings from site to tensor, shuffled, converted and kept on the device."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,8 +102,9 @@ def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
     def produce(seed: int | None) -> Iterator[Batch]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived(seed or 0))
-            source = iter(loader)  # the order is drawn here
-        for item in source:
+            source = iter(loader)
+            first = list(itertools.islice(source, 1))  # samplers draw their order with the first item
+        for item in itertools.chain(first, source):
             yield variant.prepare(_named(variant, item, name))
 
     return Batches(size, steps, produce, streams=True)
