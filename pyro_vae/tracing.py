@@ -210,7 +210,7 @@ class Totals:
 
     def __init__(self, particles: int = 1) -> None:
         self.particles = particles
-        self.elbo = self.reconstruction = 0.0
+        self.reconstruction = 0.0
         self.kl: dict[str, float] = {}
 
     def add(self, terms: Terms) -> None:
@@ -219,10 +219,14 @@ class Totals:
         def share(value: Tensor) -> float:
             return float(value.double().sum()) / self.particles
 
-        self.elbo += share(terms.log_weights)
         self.reconstruction += share(terms.reconstruction)
         for site, value in terms.kl.items():
             self.kl[site] = self.kl.get(site, 0.0) + share(value)
+
+    @property
+    def elbo(self) -> float:
+        """What is reconstructed less what the codes cost."""
+        return self.reconstruction - sum(self.kl.values())
 
 
 class Moments:

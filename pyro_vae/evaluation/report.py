@@ -96,30 +96,29 @@ def evaluate(
     checks.positive_int("particles", particles)
     data = data.drawn(seed) if isinstance(data, Data) else data
     totals = Totals(particles)
-    log_likelihood, elbo, ess = [], [], []
+    log_likelihood, ess = [], []
     means: dict[str, list[Tensor]] = {}
     with seeded(seed):
         for batch in batches(variant, data, batch_size, variant.device).fixed():
             moments = Moments(len(next(iter(batch.values()))))
-            parts: dict[str, dict[tuple[int, int], Tensor]] = {}
+            averages: dict[str, Tensor] = {}
             for part, terms in variant.terms(particles, rows=rows, **batch):
                 moments.add(part, terms.log_weights)
                 totals.add(terms)
                 share = len(terms.log_weights) / particles
                 for name, mean in terms.mean.items():
-                    sums = parts.setdefault(name, {})
-                    key = (part.start, part.stop)
-                    sums[key] = sums.get(key, 0.0) + share * mean.double().cpu()
-            for name, sums in parts.items():
-                means.setdefault(name, []).extend(sums.values())
+                    if name not in averages:
+                        averages[name] = torch.zeros(len(moments.total), mean.shape[1], dtype=torch.float64)
+                    averages[name][part] += share * mean.double().cpu()
+            for name, average in averages.items():
+                means.setdefault(name, []).append(average)
             log_likelihood.append(moments.log_likelihood)
-            elbo.append(moments.elbo)
             ess.append(moments.effective_sample_size)
     bound = torch.cat(log_likelihood)
     size = len(bound)
     codes = {name: torch.cat(m) for name, m in means.items() if size > 1}  # one datum has no variance
     return Report(
-        elbo=float(torch.cat(elbo).mean()),
+        elbo=totals.elbo / size,
         log_likelihood=float(bound.mean()),
         standard_error=float(bound.std() / size**0.5) if size > 1 else float("nan"),
         effective_sample_size=float(torch.cat(ess).mean()),
