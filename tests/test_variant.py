@@ -13,6 +13,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.nn import PyroModule, PyroParam
 from pyro.optim import Adam
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 
 import pyro_vae as pv
 
@@ -54,6 +55,22 @@ def test_pairs_of_functions_train_in_stores_of_their_own():
         assert float(pair.elbo(x=x, particles=50, seed=0).mean()) == pytest.approx(float(best), abs=0.05)
         assert pair.sample(2000, seed=1).mean(0) == pytest.approx(x.mean(0), abs=0.15)
     assert not list(pyro.get_param_store().keys())
+
+
+def test_pairs_of_functions_train_on_a_schedule():
+    """Their optimiser is there before the first step, though only running them creates parameters."""
+    run = pv.fit(
+        function_pair(),
+        data(0.0),
+        epochs=3,
+        lr=1e-2,
+        lr_schedule=functools.partial(StepLR, step_size=1, gamma=0.1),
+        progress=False,
+    )
+    assert run.history["lr"] == pytest.approx([1e-2, 1e-3, 1e-4])
+    svi = pv.infer.SVI(*function_pair(), functools.partial(torch.optim.SGD, lr=1.0))
+    svi.evaluate_loss(x=data(0.0))
+    assert [float(p.detach().sum()) for p in svi.parameters] == pytest.approx([0.5, 0.0, 0.0, 0.0])  # nothing moved
 
 
 def test_pairs_of_functions_have_no_parameters_to_hand_out():

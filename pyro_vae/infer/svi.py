@@ -1,7 +1,7 @@
 """Stochastic variational inference with the face of Pyro's SVI and one torch optimiser."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -70,17 +70,22 @@ class SVI:
         """The loss, with the gradients of its mean over the batch left on the parameters."""
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
-        with self.scope(), poutine.trace(param_only=True) as captured:
+        with self._adopting():
             loss = self.loss.loss_and_grads(self.model, self.guide, **batch)
-            nodes: dict[str, Any] = dict(captured.trace.nodes)
-            self._adopt(site["value"].unconstrained() for site in nodes.values())
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if gradients:
             torch._foreach_div_(gradients, float(len(next(iter(batch.values())))))
         return float(loss)
 
+    @contextmanager
+    def _adopting(self) -> Iterator[None]:
+        """The pair's own store; parameters that plain functions create in it are trained from then on."""
+        with self.scope(), poutine.trace(param_only=True) as captured:
+            yield
+            nodes: dict[str, Any] = dict(captured.trace.nodes)
+            self._adopt(site["value"].unconstrained() for site in nodes.values())
+
     def _adopt(self, parameters: Iterable[Tensor]) -> None:
-        """Take in parameters that plain functions created during the first step."""
         known = {id(p) for p in self.parameters}
         new = [p for p in dict.fromkeys(parameters) if id(p) not in known and p.requires_grad]
         if not new:
@@ -114,7 +119,7 @@ class SVI:
 
     def evaluate_loss(self, **batch: Tensor) -> float:
         """The loss summed over the batch; moves nothing."""
-        with torch.no_grad(), self.scope():
+        with torch.no_grad(), self._adopting():
             return float(self.loss.loss(self.model, self.guide, **batch))
 
 

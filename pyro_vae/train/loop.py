@@ -230,7 +230,7 @@ def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temp
     variant.train()
     total, count = 0.0, 0
     for step, raw in enumerate(data.epoch(derived(seed, epoch))):
-        torch.manual_seed(derived(seed, epoch, step))
+        tracing.reseed(derived(seed, epoch, step), variant.device)
         batch = data.transform(raw)
         for handler in tempers:
             handler.epoch = epoch + (step + 1) / data.steps
