@@ -37,6 +37,21 @@ def real(name: str, value: Any, *, least: float = -math.inf, above: float = -mat
     return float(value)
 
 
+def instance(name: str, value: Any, kind: type) -> None:
+    """Raise where ``value`` is none of ``kind``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, found {type(value).__name__}")
+
+
+def built_by(name: str, value: Any) -> None:
+    """Raise where ``value`` is not something that is called to build a part, such as a class."""
+    if not callable(value) or isinstance(value, nn.Module):
+        raise TypeError(
+            f"{name}: expected a class or a function that builds one, found {value!r:.60}; "
+            "see pv.nets and pv.likelihoods"
+        )
+
+
 def shape(name: str, value: Any) -> tuple[int, ...]:
     """``value`` as a tuple of positive ints; a single int stands for a vector."""
     value = value.tolist() if hasattr(value, "tolist") else value  # arrays of numpy
@@ -101,13 +116,14 @@ def _comma(dims: tuple[int, ...]) -> str:
 def support(distribution: Any, value: Tensor, name: str = "x") -> None:
     """Raise where ``value`` holds anything that ``distribution`` cannot explain, and say what to do.
 
-    A support that depends on parameters (a uniform's ends) cannot be compared with other data than
-    those that the distribution was made for, and is left to the distribution itself.
+    A support that depends on parameters (a uniform's ends), or that is a property of each distribution,
+    cannot be compared with other data than those that the distribution was made for, and is left to it.
     """
     base = families.base(distribution)
     constraint = type(base).support
     finite = torch.isfinite(value) if value.is_floating_point() else torch.ones_like(value, dtype=torch.bool)
-    inside = finite if constraints.is_dependent(constraint) else constraint.check(value)
+    fixed = isinstance(constraint, constraints.Constraint) and not constraints.is_dependent(constraint)
+    inside = constraint.check(value) if fixed else finite
     if inside.all() and finite.all():
         return
     inside = inside & finite if inside.shape == finite.shape else inside

@@ -117,6 +117,9 @@ def vae(
     """
     data_shape = checks.shape("data_shape", data_shape)
     latent = checks.positive_int("latent", latent)
+    checks.built_by("likelihood", likelihood)
+    if net is not None:
+        checks.built_by("net", net)
     if encoder is not None and decoder is not None and (net is not None or hidden is not None):
         raise ValueError("net, hidden: encoder and decoder are both given, so that no net is built")
     if encoder is None:
@@ -159,5 +162,6 @@ def _net(
     build = net or (Conv if large else MLP)
     if hidden is None:
         return build(inside, outside)
+    hidden = checks.shape("hidden", hidden)
     turned = inside != data and build is not Conv  # a convolution counts from the image in both directions
     return build(inside, outside, hidden=tuple(reversed(hidden)) if turned else tuple(hidden))

@@ -64,6 +64,8 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
     if isinstance(data, DataLoader):
         return _of_loader(variant, data, name)
     if isinstance(data, Dataset):
+        if hasattr(data, "__len__") and not len(data):
+            raise ValueError(f"{name}: empty, a {type(data).__name__} of 0 data")
         shuffle = not isinstance(data, IterableDataset)
         return _of_loader(variant, DataLoader(data, batch_size, shuffle=shuffle), name)
     try:

@@ -27,7 +27,16 @@ class Data(Mapping[str, Tensor]):
     """
 
     def __init__(self, x: Tensor, labels: Tensor | None = None, *, dynamic: bool = False) -> None:
-        self.x, self.labels, self.dynamic = x, labels, dynamic
+        self.x = torch.as_tensor(x)
+        self.labels = None if labels is None else torch.as_tensor(labels)
+        self.dynamic = dynamic
+        if dynamic:
+            self.x = self.x if self.x.is_floating_point() else self.x.float()
+            if not (self.x.min() >= 0 and self.x.max() <= 1):
+                raise ValueError(
+                    f"dynamic: expected probabilities in [0, 1], found {self.x.min():g} to {self.x.max():g}; "
+                    "scale them first"
+                )
 
     def __getitem__(self, site: str) -> Tensor:
         if site != "x":
@@ -92,6 +101,11 @@ def load(
     checks.known("split", split, SPLITS)
     if binarise is not None:
         checks.known("binarise", binarise, BINARISE)
+    if not isinstance(name_or_path, str | Path):
+        raise TypeError(
+            f"name_or_path: expected a name or a file, found {type(name_or_path).__name__}; "
+            "pv.fit and pv.evaluate take arrays and tensors as they are"
+        )
     path = Path(name_or_path)
     if path.suffix in (".npy", ".npz"):
         x, labels = _array(path, split)

@@ -45,6 +45,7 @@ class Conv(nn.Module):
         inside, outside = shape("inside", inside), shape("outside", outside)
         if (len(inside) == 3) == (len(outside) == 3):
             raise ValueError(f"Conv: expected exactly one image (channels, height, width), found {inside} -> {outside}")
+        positive_int("width", width)
         encodes = len(inside) == 3
         image, vector = (inside, outside) if encodes else (outside, inside)
         if min(image[1:]) < 8:
