@@ -22,8 +22,10 @@ def family(distribution: Any) -> str:
     return next(c.__name__ for c in type(base(distribution)).__mro__ if c.__module__ != "pyro_vae.likelihoods")
 
 
-def join(parts: Sequence[Any]) -> Any:
-    """One distribution whose leftmost batch dimension is that of all ``parts`` in turn.
+def join(parts: Sequence[Any], dim: int | None = None) -> Any:
+    """One distribution whose rightmost batch dimension is that of all ``parts`` in turn.
+
+    ``dim`` is that dimension's place from the left, where it is another.
 
     Raises:
         TypeError: where the family is not determined by its parameters alone.
@@ -35,15 +37,16 @@ def join(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if len(parts) == 1:
         return first
+    dim = len(first.batch_shape) - 1 if dim is None else dim
     if isinstance(first, dist.Independent):
-        return join([p.base_dist for p in parts]).to_event(first.reinterpreted_batch_ndims)
+        return join([p.base_dist for p in parts], dim).to_event(first.reinterpreted_batch_ndims)
     names = _constructor(type(first)) & set(first.arg_constraints)
     held = {name for name in names if name in first.__dict__}  # of probs and logits, scale_tril and covariance: one
     names = (held - {"probs"} if "logits" in held else held) or names
     try:
         if not names or isinstance(first, torch.distributions.TransformedDistribution):
             raise TypeError("not determined by parameters alone")
-        joined = {name: torch.cat([_full(p, name) for p in parts]) for name in sorted(names)}
+        joined = {name: torch.cat([_full(p, name) for p in parts], dim) for name in sorted(names)}
         return type(first)(**joined, validate_args=False)
     except (TypeError, ValueError, NotImplementedError) as error:
         family = type(first).__name__

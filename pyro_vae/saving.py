@@ -114,6 +114,9 @@ def read_weights(pair: nn.Module, folder: Path) -> None:
     wrong += [f"{name}: not in the pair" for name in state if name not in own]
     if wrong:
         raise ValueError(f"{path}: weights of another pair; {'; '.join(wrong[:3])}")
+    kinds = {value.dtype for value in state.values() if value.is_floating_point()}
+    if len(kinds) == 1:
+        pair.to(kinds.pop())  # what was saved in double precision comes back in it
     missing, _ = safetensors.torch.load_model(pair, str(path), strict=False)
     if missing:
         raise ValueError(f"{path}: weights of another pair; missing {', '.join(sorted(missing)[:3])}")

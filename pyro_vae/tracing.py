@@ -14,8 +14,12 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import _bound_partial
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
+
+from pyro_vae import checks
 
 Program = Callable[..., Any]
 Batch = Mapping[str, Any]
@@ -67,14 +71,43 @@ def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
 
 
 def arguments(program: Program) -> tuple[list[str], bool]:
-    """The sites that a program takes by name, and whether it takes any others besides."""
+    """The sites that a program takes by name, and whether it takes any others besides.
+
+    An argument with a default of its own, such as ``scale=1.0``, is a setting and no site.
+    """
     parameters = _parameters(program)
-    named = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and n != "n"]
+    named = [
+        n
+        for n, p in parameters.items()
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and n != "n" and p.default in (p.empty, None)
+    ]
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
+def required(program: Program) -> list[str]:
+    """The arguments without which a program cannot run."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [n for n, p in _parameters(program).items() if p.kind in by_name and p.default is p.empty]
+
+
 def _parameters(program: Program) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(program.forward if isinstance(program, torch.nn.Module) else program).parameters
+    _, bare = _unwrapped(program)
+    return inspect.signature(bare.forward if isinstance(bare, torch.nn.Module) else bare).parameters
+
+
+def handlers(program: Program) -> list[Any]:
+    """The effect handlers that a program stands under, as far as they can be told."""
+    around, bare = _unwrapped(program)
+    return [*around, *getattr(bare, "handlers", ())]
+
+
+def _unwrapped(program: Any) -> tuple[list[Any], Any]:
+    """What ``handler(program)`` was made of; Pyro keeps the two as arguments of a partial function."""
+    around = []
+    while isinstance(program, _bound_partial):
+        handler, program = program.func.args[:2]  # type: ignore[attr-defined]
+        around.append(handler)
+    return around, program
 
 
 def is_local(site: Site) -> bool:
@@ -124,13 +157,18 @@ class Terms:
         return self.reconstruction - sum(self.kl.values())
 
 
-def _terms(model: Program, guide: Program, batch: Batch, particles: int, given: tuple[str, ...], dim: int) -> Terms:
-    """Terms of ``particles`` draws at once, in a plate of their own at ``dim``."""
-    size = len(next(iter(batch.values())))
-    with pyro.plate("_particles", particles, dim=dim):
-        guide_trace, model_trace = paired(model, guide, batch)
-    guide_trace.compute_log_prob()
-    model_trace.compute_log_prob()
+def check_shape(name: str, site: Site) -> None:
+    """A value that would be broadcast against its distribution would be scored many times over."""
+    fn, found = site["fn"], tuple(site["value"].shape)
+    if found != tuple(fn.batch_shape + fn.event_shape):
+        wanted = ", ".join(map(str, (*fn.batch_shape[:-1], "batch", *fn.event_shape)))
+        raise ValueError(
+            f"{name}: expected values of shape ({wanted}), found {found} for a batch of {fn.batch_shape[-1]}"
+        )
+
+
+def _check(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
+    """Both programs speak of the same sites, each datum has its own, and values fit their distributions."""
     posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
     missing = [name for name in drawn if name not in posterior]
     if missing:
@@ -144,19 +182,50 @@ def _terms(model: Program, guide: Program, batch: Batch, particles: int, given: 
                 f"site {name!r}: stands outside the data plate; bounds per datum need every site inside "
                 f"`with pyro.plate('data', batch, dim=-1)`"
             )
+    for name, site in sorted(sites(model_trace).items(), key=lambda item: not item[1]["is_observed"]):
+        check_shape(name, site)  # data first: codes are computed from them
+
+
+def _terms(model: Program, guide: Program, batch: Batch, particles: int, given: tuple[str, ...], dim: int) -> Terms:
+    """Terms of ``particles`` draws at once: in a plate of their own at ``dim``, or (0) as copies of the data."""
+    size = len(next(iter(batch.values())))
+    if dim:
+        with pyro.plate("_particles", particles, dim=dim):
+            guide_trace, model_trace = paired(model, guide, batch)
+    else:
+        copies = {name: value.repeat(particles, *[1] * (value.dim() - 1)) for name, value in batch.items()}
+        guide_trace, model_trace = paired(model, guide, copies)
+    guide_trace.compute_log_prob()
+    model_trace.compute_log_prob()
+    posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
     data = {n: s for n, s in sites(model_trace).items() if s["is_observed"] and n not in given}
 
     def per_datum(group: dict[str, Site]) -> dict[str, Tensor]:
-        return {name: _per_datum(site["log_prob"], particles, size) for name, site in group.items()}
+        return {name: _folded(_log_prob(site), 0, particles, size, dim).sum(-1) for name, site in group.items()}
 
-    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), _means(posterior, dim, size))
+    expectations = {name: (site["fn"].event_dim, mean(site["fn"])) for name, site in posterior.items()}
+    means = {
+        name: _folded(value, event_dim, particles, size, dim).mean(0)
+        for name, (event_dim, value) in expectations.items()
+        if value is not None
+    }
+    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), means)
 
 
-def _per_datum(log_prob: Tensor, particles: int, size: int) -> Tensor:
-    """Sum over the plates between particles and data."""
-    inner = tuple(range(1, log_prob.dim() - 1))
-    log_prob = log_prob.sum(inner) if inner else log_prob
-    return log_prob.expand(particles, size)
+def _log_prob(site: Site) -> Tensor:
+    """log p of a site: what is masked counts nothing, and no handler or subsampled plate weighs the rest."""
+    return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+
+
+def _folded(value: Tensor, event_dim: int, particles: int, size: int, dim: int) -> Tensor:
+    """A site's quantity as (particles, batch, the rest of it)."""
+    rows = value.movedim(-1 - event_dim, 0)  # the data plate
+    if not dim:
+        return rows.reshape(particles, size, -1)
+    plates = rows.dim() - event_dim
+    if plates < -dim:  # the same for all particles
+        return rows.reshape(1, size, -1).expand(particles, -1, -1)
+    return rows.movedim(1, 0).expand(particles, size, *rows.shape[2:]).reshape(particles, size, -1)
 
 
 def mean(distribution: Any) -> Tensor | None:
@@ -168,19 +237,10 @@ def mean(distribution: Any) -> Tensor | None:
     return value if torch.isfinite(value).all() else None
 
 
-def _means(posterior: dict[str, Site], dim: int, size: int) -> dict[str, Tensor]:
-    means = {}
-    for name, site in posterior.items():
-        expectation = mean(site["fn"])
-        if expectation is not None:
-            expectation = expectation.movedim(dim - site["fn"].event_dim, 0).mean(0)  # average over the particles
-            plates = expectation.dim() - site["fn"].event_dim
-            means[name] = expectation.movedim(plates - 1, 0).reshape(size, -1)
-    return means
-
-
-def rows_for(batch: Batch) -> int:
-    """How many data to work on at a time, so that memory stays bounded whatever their size."""
+def rows_for(batch: Batch, rows: int | None = None) -> int:
+    """How many data to work on at a time: ``rows``, or so many that memory stays bounded whatever their size."""
+    if rows is not None:
+        return checks.positive_int("rows", rows)
     largest = max((value[0].numel() for value in batch.values()), default=4096)
     return max(min(2**22 // largest, 4096), 16)
 
@@ -205,15 +265,39 @@ def terms(
     belong to; each slice comes up until all its particles are drawn.
 
     Raises:
-        ValueError: where a site stands outside the data plate, or the latent sites of model and guide differ.
+        ValueError: where a site stands outside the data plate, its values do not have the shape of its
+            distribution, or the latent sites of model and guide differ.
     """
     size = len(next(iter(batch.values())))
-    dim = -1 - plate_nesting(*paired(model, guide, {name: value[:1] for name, value in batch.items()}))
+    dim = _look(model, guide, batch, particles)
     together = min(particles, 256, rows)  # draws share one pass of the encoder
     for part in slices(size, max(rows // together, 1)):
         chunk = {name: value[part] for name, value in batch.items()}
         for draw in slices(particles, together):
             yield part, _terms(model, guide, chunk, draw.stop - draw.start, given, dim)
+
+
+def _look(model: Program, guide: Program, batch: Batch, particles: int) -> int:
+    """Try a pair on two data; returns where a plate of particles may stand, as :func:`_terms` takes it.
+
+    A network that knows one batch dimension only, where another may not stand to its left, is told by its
+    errors and by the shapes that it gives; copies of the data then take the place of the plate.
+    """
+    few = {name: value[:2] for name, value in batch.items()}
+    size = len(next(iter(few.values())))
+    with seeded(0):
+        traces = paired(model, guide, few)
+        _check(*traces)
+        if particles == 1:
+            return 0
+        dim = -1 - plate_nesting(*traces)
+        try:
+            with pyro.plate("_particles", 3, dim=dim):
+                traces = paired(model, guide, few)
+        except Exception:  # whatever a network says of a shape that it does not know
+            return 0
+    shapes = [site["fn"].batch_shape for trace in traces for site in sites(trace).values()]
+    return dim if all(len(s) == -dim and s[0] == 3 and s[-1] == size for s in shapes) else 0
 
 
 class Totals:

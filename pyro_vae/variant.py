@@ -13,8 +13,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_vae import checks, describe, saving, tracing
-from pyro_vae.families import join
+from pyro_vae import checks, describe, families, saving, tracing
 from pyro_vae.tracing import Moments, seeded, slices
 
 _serial = itertools.count()
@@ -26,7 +25,7 @@ class Program(nn.Module):
     A plain module's parameters are announced to Pyro under a name that no other module has; a
     PyroModule announces its own. Of a function, ``pyro.param`` statements are left as they are, and
     ``pyro.module`` statements get a prefix of the pair's own. ``scope`` is the store that a stepper of
-    ours trains in.
+    ours trains in, ``names`` where the parameters of functions are noted.
     """
 
     def __init__(
@@ -35,10 +34,11 @@ class Program(nn.Module):
         name: str,
         handlers: Sequence[Messenger],
         scope: Callable[[], AbstractContextManager[None]],
+        names: set[str],
     ) -> None:
         super().__init__()
         self.program, self.name, self.scope = program, name, scope
-        self.handlers = list(handlers) if isinstance(program, nn.Module) else [*handlers, _Prefix(name)]
+        self.handlers = list(handlers) if isinstance(program, nn.Module) else [*handlers, _Prefix(name, names)]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program."""
@@ -51,16 +51,17 @@ class Program(nn.Module):
 
 
 class _Prefix(Messenger):
-    """Keeps apart the modules that functions of different pairs register under one name."""
+    """Keeps apart the modules that functions of different pairs register under one name, and notes all names."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, names: set[str]) -> None:
         super().__init__()
-        self.prefix = prefix
+        self.prefix, self.names = prefix, names
 
     def _pyro_param(self, msg: Any) -> None:
         if "$$$" in msg["name"]:  # Pyro's mark between the name of a module and that of its parameter
             msg["name"] = f"{self.prefix}.{msg['name']}"
             msg["args"] = (msg["name"], *msg["args"][1:])
+        self.names.add(msg["name"])
 
 
 class Variant(nn.Module):
@@ -122,7 +123,9 @@ class Variant(nn.Module):
         self.owners = nn.ModuleList(dict.fromkeys(owners))
         self.recipe: saving.Built | None = None
         self._example: dict[str, Tensor] | None = None
+        self._passed: set[str] = set()
         self._store: Any = None
+        self._function_names: set[str] = set()
         self._name_programs()
 
     def _name_programs(self) -> None:
@@ -154,7 +157,7 @@ class Variant(nn.Module):
         """Model and guide as they are trained, under one more ``handler`` where one is given."""
         handlers = [h for h in (handler, self.handler) if h is not None]
         model, guide = (
-            Program(program, f"{role}_{self._serial}", handlers, self.training_scope)
+            Program(program, f"{role}_{self._serial}", handlers, self.training_scope, self._function_names)
             for role, program in (("model", self.model), ("guide", self.guide))
         )
         return model, guide
@@ -187,15 +190,16 @@ class Variant(nn.Module):
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all that the pair has learned, for :meth:`restore`."""
-        return {name: value.detach().clone() for name, value in self._learned().items()}
+        return {name: value.detach().clone() for name, value in self.learned().items()}
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Put back what :meth:`snapshot` copied."""
         with torch.no_grad():
-            for name, value in self._learned().items():
+            for name, value in self.learned().items():
                 value.copy_(snapshot[name])
 
-    def _learned(self) -> dict[str, Tensor]:
+    def learned(self) -> dict[str, Tensor]:
+        """All that the pair has learned, by name: what its modules hold and what its functions created."""
         return {**self.state_dict(), **(self._store or {"params": {}})["params"]}
 
     def _refuse_functions(self, verb: str) -> None:
@@ -207,9 +211,12 @@ class Variant(nn.Module):
             )
 
     def _created(self) -> list[str]:
-        """Parameters in the pair's store that no module owns."""
+        """Parameters in the pair's store, or of its functions in Pyro's global one, that no module owns."""
         owned = {id(p) for _, p in super().named_parameters()}
-        return [name for name, p in (self._store or {"params": {}})["params"].items() if id(p) not in owned]
+        shared = pyro.get_param_store()._params if self._store is None else {}
+        held = {name: shared[name] for name in sorted(self._function_names) if name in shared}
+        held |= (self._store or {"params": {}})["params"]
+        return [name for name, p in held.items() if id(p) not in owned]
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """As for any module; refused where plain functions created parameters of their own."""
@@ -268,8 +275,19 @@ class Variant(nn.Module):
         lengths = {name: len(value) for name, value in ready.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"batch: sites of different lengths: {lengths}")
-        self._example = {name: value[:1].detach().clone() for name, value in ready.items()}
+        if any(name not in self.conditions for name in ready):  # conditions alone are no example of a batch
+            example = {name: value[:1].detach().clone() for name, value in ready.items()}
+            self._example = {**(self._example or {}), **example}
         return ready
+
+    def _complete(self, batch: Mapping[str, Any], **programs: tracing.Program) -> None:
+        """Raise where a program cannot run on a batch for want of a site."""
+        for role, program in programs.items():
+            for name in tracing.required(program):
+                if name not in batch:
+                    raise ValueError(f"{name}: missing; the {role} needs it, as in {name}=...")
+        if "model" in programs:
+            self._passed |= set(batch)
 
     def _takes(self, name: str) -> bool:
         return self._open or name in self.arguments
@@ -310,6 +328,11 @@ class Variant(nn.Module):
 
         ``latents`` maps latent sites to (n, \*event) tensors; latent sites that it lacks are drawn.
         """
+        if not isinstance(latents, Mapping):
+            raise TypeError(
+                f"latents: expected a mapping from latent site to codes, such as {{'z': z}}, found "
+                f"{type(latents).__name__}"
+            )
         codes = {name: self._cast(torch.as_tensor(z)) for name, z in latents.items()}
         sizes = {len(z) for z in codes.values()}
         if len(sizes) != 1:
@@ -317,16 +340,17 @@ class Variant(nn.Module):
         first: dict[str, Any] = {k: torch.as_tensor(c)[:1] for k, c in conditions.items()}
         trace = self.draw(1, **first)
         data = self.data_names(trace)
-        found = {name: site for name, site in tracing.latent_sites(trace).items() if name not in data}
+        found = {name: site["fn"] for name, site in tracing.latent_sites(trace).items() if name not in data}
         for name, z in codes.items():
             if name not in found:
                 raise ValueError(f"latents: the model has no site {name!r}; it has {sorted(found)}")
-            event = tuple(found[name]["fn"].event_shape)
+            event = tuple(found[name].batch_shape[:-1] + found[name].event_shape)
             if tuple(z.shape[1:]) != event:
                 raise ValueError(
                     f"latents: {name}: expected (n, {', '.join(map(str, event))}) codes, found {tuple(z.shape)}"
                 )
-        return self._decode(sizes.pop(), codes, conditions, mean, seed, rows)
+        plates = {name: len(found[name].batch_shape) - 1 for name in codes}
+        return self._decode(sizes.pop(), codes, conditions, mean, seed, rows, plates)
 
     def _decode(
         self,
@@ -336,12 +360,14 @@ class Variant(nn.Module):
         mean: bool,
         seed: int | None,
         rows: int | None,
+        plates: Mapping[str, int] | None = None,
     ) -> Any:
+        """``plates`` counts those that stand to the left of the data plate, for each latent site."""
         given = self.prepare_conditions(conditions, n)
         parts = []
         with self._at_rest(seed):
-            for part in slices(n, rows or tracing.rows_for(self._example or {})):
-                fixed = {k: v[part] for k, v in latents.items()}
+            for part in slices(n, tracing.rows_for(self._example or {}, rows)):
+                fixed = {k: v[part].movedim(0, (plates or {}).get(k, 0)) for k, v in latents.items()}
                 c = {k: v[part] for k, v in given.items()}
                 trace = tracing.dream(self.model, part.stop - part.start, fixed, c, self._seen())
                 parts.append(self._data(trace, latents, mean))
@@ -354,9 +380,7 @@ class Variant(nn.Module):
             raise ValueError(f"{unknown[0]}: not a condition of this pair; its conditions are {list(self.conditions)}")
         if not conditions:
             return {}
-        example = self._example
         ready = self.prepare(conditions)
-        self._example = example  # conditions alone are no example of a batch
         for name, value in ready.items():
             if len(value) not in (1, n):
                 raise ValueError(f"{name}: expected {n} conditions or one for all, found {len(value)}")
@@ -373,17 +397,20 @@ class Variant(nn.Module):
         return self._example and {name: value.to(self.device) for name, value in self._example.items()}
 
     def _data(self, trace: poutine.Trace, held: Mapping[str, Any], mean: bool) -> dict[str, Tensor]:
-        """The data sites of a trace of the model without its data."""
+        """The data sites of a trace of the model without its data, the data plate first."""
         names = self.data_names(trace)
-        return {
-            name: site["fn"].mean if mean else site["value"]
-            for name, site in tracing.sites(trace).items()
-            if name in names and name not in held
-        }
+        found = {n: s for n, s in tracing.sites(trace).items() if n in names and n not in held}
+        data = {}
+        for name, site in found.items():
+            value = tracing.mean(site["fn"]) if mean else site["value"]
+            if value is None:
+                raise ValueError(f"mean: {name}, {families.family(site['fn'])}, has no mean; use draws")
+            data[name] = value.movedim(-1 - site["fn"].event_dim, 0)
+        return data
 
     def data_names(self, trace: poutine.Trace) -> list[str]:
         """Data sites: those that the model takes as arguments, short of the conditions."""
-        arguments = self._example or self.arguments  # an argument that is never passed is a latent site
+        arguments = self._passed or self.arguments  # an argument that is never passed is a latent site
         return [n for n in tracing.sites(trace) if n in arguments and n not in self.conditions]
 
     def encode(
@@ -395,13 +422,14 @@ class Variant(nn.Module):
         """
         checks.known("ancestors", ancestors, ["mean", "sample"])
         ready = self.prepare(batch)
+        self._complete(ready, guide=self.guide)
         parts: list[dict[str, Any]] = []
         with self._at_rest(seed):
             guide = _at_means(self.guide) if ancestors == "mean" else self.guide
-            for part in slices(len(next(iter(ready.values()))), rows or tracing.rows_for(ready)):
+            for part in slices(len(next(iter(ready.values()))), tracing.rows_for(ready, rows)):
                 trace = poutine.trace(guide).get_trace(**{k: v[part] for k, v in ready.items()})
                 parts.append({name: site["fn"] for name, site in tracing.latent_sites(trace).items()})
-        return {name: join([p[name] for p in parts]) for name in parts[0]}
+        return {name: families.join([p[name] for p in parts]) for name in parts[0]}
 
     def reconstruct(self, *, mean: bool = False, seed: int | None = None, rows: int | None = None, **batch: Any) -> Any:
         r"""x' ~ p(x' | z), z ~ q(z | x): new data in place of each datum, or with ``mean`` the likelihood's means.
@@ -409,9 +437,10 @@ class Variant(nn.Module):
         Shapes: a tensor (batch, \*data_shape) where there is one data site, else a mapping of them.
         """
         ready = self.prepare(batch)
+        self._complete(ready, model=self.model, guide=self.guide)
         parts = []
         with self._at_rest(seed):
-            for part in slices(len(next(iter(ready.values()))), rows or tracing.rows_for(ready)):
+            for part in slices(len(next(iter(ready.values()))), tracing.rows_for(ready, rows)):
                 chunk = {k: v[part] for k, v in ready.items()}
                 guide_trace = poutine.trace(self.guide).get_trace(**chunk)
                 given = {k: v for k, v in chunk.items() if k in self.conditions}
@@ -426,9 +455,10 @@ class Variant(nn.Module):
         """The terms of the bounds, site by site and datum by datum, of the bare pair; see :mod:`pyro_vae.tracing`."""
         checks.positive_int("particles", particles)
         ready = self.prepare(batch)
+        self._complete(ready, model=self.model, guide=self.guide)
         with self._at_rest(seed):
             yield from tracing.terms(
-                self.model, self.guide, ready, particles, self.conditions, rows or tracing.rows_for(ready)
+                self.model, self.guide, ready, particles, self.conditions, tracing.rows_for(ready, rows)
             )
 
     def _moments(self, particles: int, rows: int | None, seed: int | None, batch: Mapping[str, Any]) -> Moments:
@@ -517,11 +547,12 @@ class Variant(nn.Module):
 
     def _codes(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The posterior means of a batch."""
-        codes = {name: tracing.mean(q) for name, q in self.encode(ancestors="mean", **batch).items()}
+        found = self.encode(ancestors="mean", **batch)
+        codes = {name: tracing.mean(q) for name, q in found.items()}
         for name, code in codes.items():
             if code is None:
                 raise ValueError(f"{name}: its posterior has no mean to start from; use decode with codes of your own")
-        return {name: code.clone() for name, code in codes.items() if code is not None}
+        return {n: z.movedim(-1 - found[n].event_dim, 0).clone() for n, z in codes.items() if z is not None}
 
     def by_name(self, data: Any) -> dict[str, Any]:
         """Data given without a name belong to the first argument of the model that is no condition."""

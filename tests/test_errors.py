@@ -82,6 +82,15 @@ def misnamed_argument():
     pv.fit(pv.Variant(model, guide), binary(), epochs=1)
 
 
+def classes():
+    def model(x=None, n=1):
+        with pyro.plate("data", n if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1).to_event(1))
+            pyro.sample("x", dist.Categorical(logits=z), obs=x)
+
+    return pv.Variant(model, lambda x: None)
+
+
 CASES = {
     # recipes
     "data_shape empty": (lambda: pv.vae(()), "data_shape: expected a shape"),
@@ -111,6 +120,11 @@ CASES = {
         lambda: Normal(nn.Linear(2, 4), 2, 4, scale="free"),
         "scale: unknown 'free', expected one of learned",
     ),
+    "net word": (lambda: pv.vae((1, 8, 8), net="conv"), "net: expected a class or a function.*found 'conv'"),
+    "likelihood word": (lambda: pv.vae(4, likelihood="normal"), "likelihood: expected a class.*found 'normal'"),
+    "likelihood net": (lambda: pv.vae(4, likelihood=nn.Linear(2, 4)), "likelihood: expected a class"),
+    "hidden word": (lambda: pv.vae(4, hidden="wide"), "hidden: expected a shape.*found 'wide'"),
+    "conv width": (lambda: Conv((1, 8, 8), 4, width=0), "width: .*found 0"),
     "image too small": (lambda: Conv((1, 7, 9), 4), "at least 8 x 8, found 7 x 9"),
     "no image": (lambda: Conv(9, 4), "exactly one image"),
     "posterior latent": (lambda: DiagonalNormal(nn.Linear(4, 4), 4, 0), "latent: .*found 0"),
@@ -132,6 +146,10 @@ CASES = {
     "missing channel": (lambda: pair().elbo(x=torch.zeros(5, 8, 8)), r"expected data of shape \(batch, 1, 8, 8\)"),
     "grey pixels": (lambda: pair().elbo(x=grey()), "binarise"),
     "particles zero": (lambda: pair().log_likelihood(particles=0, x=binary()), "particles: .*found 0"),
+    "rows zero": (lambda: pair().elbo(x=binary(), rows=0), "rows: .*found 0"),
+    "rows negative": (lambda: pair().sample(3, rows=-1), "rows: .*found -1"),
+    "rows float": (lambda: pv.evaluate(pair(), binary(), rows=2.5), "rows: .*found 2.5"),
+    "decode tensor": (lambda: pair().decode(torch.zeros(2, 2)), "latents: expected a mapping.*found Tensor"),
     "sample none": (lambda: pair().sample(0), "n: .*found 0"),
     "sample condition": (lambda: pair().sample(2, c=1), "c: not a condition of this pair"),
     "no n": (lambda: pv.Variant(lambda x: x, lambda x: x).sample(2), "cannot be asked for data without a batch"),
@@ -150,7 +168,11 @@ CASES = {
     ),
     "traverse nothing": (lambda: pair().traverse(units=[], x=binary(1)), "at least one unit and one value"),
     "ancestors": (lambda: pair().encode(ancestors="mode", x=binary()), "ancestors: unknown 'mode'"),
+    "mean of classes": (lambda: classes().sample(2, mean=True), "mean: x, Categorical, has no mean"),
     # fit
+    "no pair": (lambda: pv.fit(tuple(pair()), binary()), "variant: expected a Variant, found tuple"),
+    "data set empty": (lambda: fit(TensorDataset(binary(0))), "train: empty, a TensorDataset of 0 data"),
+    "dynamic range": (lambda: fit(pv.data.Data(255 * grey(), dynamic=True)), r"dynamic: expected probabilities in \[0"),
     "epochs zero": (lambda: fit(epochs=0), "epochs: .*found 0"),
     "batch_size zero": (lambda: fit(batch_size=0), "batch_size: .*found 0"),
     "lr negative": (lambda: fit(lr=-1.0), "lr: .*greater than 0, found -1"),
@@ -208,10 +230,12 @@ CASES = {
     ),
     # evaluate
     "evaluate particles": (lambda: pv.evaluate(pair(), binary(), particles=-1), "particles: .*found -1"),
+    "evaluate no pair": (lambda: pv.evaluate(None, binary()), "variant: expected a Variant, found NoneType"),
     "evaluate empty": (lambda: pv.evaluate(pair(), binary(0)), "with at least one datum"),
     "evaluate grey": (lambda: pv.evaluate(pair(), grey()), "outside the support of Bernoulli"),
     # data
     "data name": (lambda: pv.data.load("minst"), "name: unknown 'minst', .*did you mean 'mnist'"),
+    "data tensor": (lambda: pv.data.load(binary()), "name_or_path: expected a name or a file, found Tensor"),
     "data split": (lambda: pv.data.load("digits", "trian"), "split: unknown 'trian', .*did you mean 'train'"),
     "data binarise": (lambda: pv.data.load("digits", binarise="yes"), "binarise: unknown 'yes'"),
     "data missing": (lambda: pv.data.load("mnist", root="nowhere"), "root: no MNIST under nowhere; pass download=True"),

@@ -14,7 +14,7 @@ import pyro
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from pyro_vae import checks, tracing
@@ -75,7 +75,8 @@ def fit(
             particles, ...), or a stepper, which brings its own optimiser.
         temper: weight of the KL while training, on top of the variant's own: :class:`pyro_vae.temper`, or
             what it takes, such as ``pv.infer.WarmUp(epochs=10)``.
-        lr_schedule: ``optimizer -> torch LRScheduler``, stepped after each epoch.
+        lr_schedule: ``optimizer -> torch LRScheduler``, stepped after each epoch; one that waits for a plateau
+            sees minus the validation ELBO, or that of the training data where there is no validation.
         clip: largest norm of the gradient of the mean over the batch.
         patience: stop after so many epochs without a better validation ELBO.
         device: ``"auto"`` is CUDA where there is one. The pair stays there.
@@ -96,6 +97,7 @@ def fit(
     >>> run.history["elbo"][-1] > run.history["elbo"][0]
     True
     """
+    checks.instance("variant", variant, Variant)
     checks.positive_int("epochs", epochs)
     place = _device(device, variant)
     nn.Module.to(variant, place)
@@ -117,12 +119,15 @@ def fit(
                 "objective": _epoch(variant, stepper, data, tempers, seed, epoch),
                 **_weights(tempers),
             }
-            row |= _terms(variant, data, seed)
+            row |= _terms(variant, data, seed, epoch)
             if held_out is not None:
-                row["validation_elbo"] = _elbo(variant, held_out, seed)
+                row["validation_elbo"] = _elbo(variant, held_out, seed, epoch)
             if schedule is not None:
                 row["lr"] = float(schedule.get_last_lr()[0])
-                schedule.step()
+                if isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step(-row.get("validation_elbo", row["elbo"]))
+                else:
+                    schedule.step()
             row["seconds"] = time.perf_counter() - start
             _show(bar, epoch, row)
             run.append(row)
@@ -165,7 +170,14 @@ def _stepper(
     settings = {"lr": lr, "clip": clip, "temper": temper}
     told = [name for name, value in settings.items() if value is not None]
     if told:
-        raise ValueError(f"{told[0]}: a stepper brings its own; set it there")
+        raise ValueError(
+            f"{told[0]}: a stepper brings its own; set it there"
+            + (", as in SVI(*variant.trained(pv.temper(...)), ...)" if told == ["temper"] else "")
+        )
+    # the weights that a stepper brings move with the epoch too
+    programs: list[Any] = [getattr(objective, role, None) for role in ("model", "guide")]
+    handlers = itertools.chain.from_iterable(tracing.handlers(p) for p in programs)
+    tempers += [h for h in dict.fromkeys(handlers) if isinstance(h, Temper) and h not in tempers]
     own = (
         {id(p) for p in nn.Module.parameters(variant)} if isinstance(objective, SVI) and objective.parameters else set()
     )
@@ -191,10 +203,14 @@ def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None
     for i, batch in enumerate(data.fixed()):
         if i == 0:
             given = _observed(variant, stepper, batch, name)
+            # a story may observe a function of its argument, which only the program can compute
+            computed = any(not torch.equal(message["value"], batch[site]) for site, message in given.items())
+        elif computed:
+            given = _observed(variant, stepper, batch, name)
         with checks.plainly(f"{name}: "):
             for site, message in given.items():
-                checks.support(message["fn"], batch[site], site)
-                _check_shape(site, message)
+                checks.support(message["fn"], message["value"] if computed else batch[site], site)
+                tracing.check_shape(site, message)
         if i == 0:
             with pyro.validation_enabled(), checks.plainly(f"{name}: "):
                 list(variant.terms(**batch))
@@ -217,14 +233,6 @@ def _observed(variant: Variant, stepper: Stepper, batch: dict[str, Any], name: s
     return {n: s for n, s in observed.items() if n in batch}
 
 
-def _check_shape(name: str, site: tracing.Site) -> None:
-    """A value that would be broadcast against its distribution is scored many times over."""
-    fn, found = site["fn"], tuple(site["value"].shape)
-    expected = tuple(fn.batch_shape + fn.event_shape)
-    if found != expected:
-        raise ValueError(f"{name}: expected data of shape (batch, ...) = {expected}, found {found}")
-
-
 def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temper], seed: int, epoch: int) -> float:
     """One pass over the data; returns the mean of the objective, in nats per datum."""
     variant.train()
@@ -236,7 +244,7 @@ def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temp
             handler.epoch = epoch + (step + 1) / data.steps
         try:
             # all data in memory were checked before; a stream is checked as it first comes by
-            with pyro.validation_enabled(data.streams and epoch == 0):
+            with _checked(data, epoch):
                 loss = stepper.step(**batch)
             if not math.isfinite(loss):
                 with variant.scope(), pyro.validation_enabled(False):
@@ -257,13 +265,22 @@ def _weights(tempers: list[Temper]) -> dict[str, float]:
     return {column: math.prod(handler[site] for handler in tempers) for column, site in columns.items()}
 
 
-def _terms(variant: Variant, data: Batches, seed: int) -> dict[str, float]:
+def _checked(data: Batches, epoch: int) -> Any:
+    """Pyro's own validation, for data that come by for the first time."""
+    return pyro.validation_enabled(data.streams and epoch == 0)
+
+
+def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> dict[str, float]:
     """ELBO, reconstruction and KL per latent site of the bare pair, on the first data."""
     totals, count = tracing.Totals(), 0
-    with tracing.seeded(derived(seed)):
+    with tracing.seeded(derived(seed)), _checked(data, epoch):
         for batch in data.fixed():
             for _, terms in variant.terms(**batch):
                 totals.add(terms)
+            if not math.isfinite(totals.elbo):
+                with variant.scope():
+                    cause = diagnose(variant.model, variant.guide, batch)
+                raise FloatingPointError(f"epoch {epoch + 1}, after step {data.steps}: the ELBO is not finite: {cause}")
             count += len(next(iter(batch.values())))
             if count >= WATCHED:
                 break
@@ -272,12 +289,14 @@ def _terms(variant: Variant, data: Batches, seed: int) -> dict[str, float]:
     return {column: value / count for column, value in sums.items()}
 
 
-def _elbo(variant: Variant, data: Batches, seed: int) -> float:
+def _elbo(variant: Variant, data: Batches, seed: int, epoch: int) -> float:
     """The mean over the data that come by: a loader may leave some out."""
-    with tracing.seeded(derived(seed)):
+    with tracing.seeded(derived(seed)), _checked(data, epoch):
         elbo = torch.cat([variant.elbo(**batch) for batch in data.fixed()]).double().mean().item()
     if not math.isfinite(elbo):
-        raise FloatingPointError(f"the validation ELBO is {elbo}: the training data are unlike it, or lr is too high")
+        raise FloatingPointError(
+            f"epoch {epoch + 1}: the validation ELBO is {elbo}: the training data are unlike it, or lr is too high"
+        )
     return elbo
 
 
