@@ -2,9 +2,14 @@
 
 Networks, data and estimate are those of the published figures: 784-400-z40, ReLU, 50,000 training images,
 batches of 100, the weights of the best validation epoch, importance sampling with 200 particles. Published:
-89.9 nats (Rezende & Mohamed 2015, arXiv:1505.05770), 89.78 (pythae's reproduction). The schedule is ours: pythae's
-starts at 1e-4 and has milestones up to epoch 1000, for a number of epochs that is not stated; here the step falls
-from 1e-3 to 0 along a cosine in 450, with a slight decay of the weights (AdamW), since static binarisation overfits.
+89.9 nats (Rezende & Mohamed 2015, arXiv:1505.05770), 89.78 (pythae's reproduction). The schedule is ours, from
+1e-3 to 0 along a cosine with a slight decay of the weights (AdamW), since static binarisation overfits;
+pythae's stored script takes 500 epochs from 1e-4, here ``--pythae``.
+
+The estimate is a lower bound that a better proposal tightens. So a second figure follows: the story held still,
+the guide alone is fitted to the training data once more, now to the importance-weighted bound (Burda et al. 2016,
+arXiv:1509.00519; refitting encoders for evaluation, Mattei & Frellsen 2018). What it adds was never the story's
+fault.
 
     python benchmarks/mnist_static.py --root data            (add --download to fetch the three files)
 """
@@ -14,12 +19,14 @@ import json
 import platform
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from pyro.infer import Trace_ELBO
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 import pyro_vae as pv
+from pyro_vae.train import Run
 
 
 def main() -> None:
@@ -29,39 +36,68 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=450)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.02)
+    parser.add_argument("--pythae", action="store_true", help="the schedule of pythae's script instead")
+    parser.add_argument("--refit", type=int, default=10, help="epochs of the guide alone; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--particles", type=int, nargs="+", default=[200])
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", default="runs/mnist_static")
+    parser.add_argument("--out", type=Path, default=Path("runs/mnist_static"))
     arguments = parser.parse_args()
 
     part = partial(pv.data.load, "mnist-static", root=arguments.root, download=arguments.download)
     torch.manual_seed(arguments.seed)
     pair = pv.vae((1, 28, 28), latent=40, hidden=(400,))
     print(pair)
-    adamw = partial(torch.optim.AdamW, lr=arguments.lr, weight_decay=arguments.weight_decay, fused=True)
+    if arguments.pythae:
+        epochs, optim = 500, partial(torch.optim.Adam, lr=1e-4, fused=True)
+        schedule = partial(MultiStepLR, milestones=[200, 350], gamma=10 ** (-1 / 5))
+    else:
+        epochs = arguments.epochs
+        optim = partial(torch.optim.AdamW, lr=arguments.lr, weight_decay=arguments.weight_decay, fused=True)
+        schedule = partial(CosineAnnealingLR, T_max=epochs)
     run = pv.fit(
         pair,
         part(split="train"),
         validation=part(split="validation"),
-        epochs=arguments.epochs,
+        epochs=epochs,
         batch_size=100,
-        objective=pv.infer.SVI(*pair, adamw, Trace_ELBO()),
-        lr_schedule=partial(CosineAnnealingLR, T_max=arguments.epochs),
+        objective=pv.infer.SVI(*pair, optim, Trace_ELBO()),
+        lr_schedule=schedule,
         device=arguments.device,
         out=arguments.out,
         seed=arguments.seed,
     )
+    report("as trained", pair, part(split="test"), run, arguments)
+    if arguments.refit:
+        pair.model.requires_grad_(False)
+        run = pv.fit(
+            pair,
+            part(split="train"),
+            epochs=arguments.refit,
+            batch_size=100,
+            lr=5e-4,
+            objective=pv.infer.IWAE(particles=16),
+            lr_schedule=partial(CosineAnnealingLR, T_max=arguments.refit),
+            device=arguments.device,
+            out=arguments.out / "refit",
+            seed=arguments.seed,
+        )
+        report("guide refit", pair, part(split="test"), run, arguments)
+
+
+def report(guide: str, pair: pv.Variant, test: pv.data.Data, run: Run, arguments: argparse.Namespace) -> None:
+    """Print the figures of the pair on the test images, as text and as JSON."""
     print(run)
     for particles in arguments.particles:
         start = time.perf_counter()
-        report = pv.evaluate(pair, part(split="test"), particles=particles)
-        print(report)
+        found = pv.evaluate(pair, test, particles=particles)
+        print(found)
         figures = {
-            "test_nll": -report.log_likelihood,
+            "guide": guide,
+            "test_nll": -found.log_likelihood,
             "particles": particles,
-            "standard_error": report.standard_error,
-            "minus_elbo": -report.elbo,
+            "standard_error": found.standard_error,
+            "minus_elbo": -found.elbo,
             "best_epoch": run.best_epoch,
             "epochs": run.epochs,
             "seed": arguments.seed,
@@ -71,7 +107,7 @@ def main() -> None:
             "hardware": _hardware(run.device),
             "torch": torch.__version__,
         }
-        print(json.dumps(figures, indent=2))
+        print(json.dumps(figures, indent=2), flush=True)
 
 
 def _hardware(device: str) -> str:

@@ -20,13 +20,18 @@ def main() -> None:
     parser.add_argument("--root", default="data", help="where MNIST and statically binarised MNIST lie")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--epochs", type=int, default=15, help="of the pair with two units, for the manifold")
+    parser.add_argument("--download", action="store_true", help="fetch what is missing")
     arguments = parser.parse_args()
 
     pair = pv.load(arguments.run)
-    labelled = pv.data.load("mnist", "test", arguments.root, binarise="static")
+    labelled = pv.data.load("mnist", "test", arguments.root, binarise="static", download=arguments.download)
     torch.manual_seed(0)
     flat = pv.vae((1, 28, 28), latent=2)
-    pv.fit(flat, pv.data.load("mnist-static", "train", arguments.root), epochs=arguments.epochs)
+    pv.fit(
+        flat,
+        pv.data.load("mnist-static", "train", arguments.root, download=arguments.download),
+        epochs=arguments.epochs,
+    )
     pictures = {
         "samples": pv.plot.samples(pair, 64),
         "reconstructions": pv.plot.reconstructions(pair, labelled, 12),
