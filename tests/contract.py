@@ -73,12 +73,14 @@ def fit_learns(recipe):
     for _ in range(2):
         pair = make(recipe)
         batch = batch_of(pair, 50)
+        untrained = pair.elbo(particles=100, seed=0, **batch).mean()
         pyro.clear_param_store()
         before = torch.get_rng_state()
         run = pv.fit(pair, batch, validation=batch, epochs=12, batch_size=16, lr=5e-3, device="cpu", progress=False)
         assert torch.equal(before, torch.get_rng_state()), "fit moved the global random generator"
         assert not list(pyro.get_param_store().keys()), "fit wrote into the global parameter store"
-        assert run.history["validation_elbo"][run.best_epoch - 1] > run.history["validation_elbo"][0]
+        assert run.history["validation_elbo"][run.best_epoch - 1] == max(run.history["validation_elbo"])
+        assert pair.elbo(particles=100, seed=0, **batch).mean() > untrained
         weights.append(torch.cat([p.detach().flatten() for p in pair.parameters()]))
     assert torch.equal(*weights), "two trainings from one seed differ"
 
@@ -119,8 +121,10 @@ def chunks_do_not_change_what_is_computed(recipe):
     whole, parts = pair.encode(**batch), pair.encode(rows=7, **batch)
     for site, q in whole.items():
         torch.testing.assert_close(q.mean, parts[site].mean)
-    many = [pair.log_likelihood(particles=3000, seed=1, rows=r, **batch).mean().item() for r in (100, 100_000)]
-    assert many[0] == pytest.approx(many[1], abs=0.2)
+    # the ELBO, whose error has a bound: before training, weights may have no variance
+    many = [pair.elbo(particles=3000, seed=1, rows=r, **batch) for r in (100, 100_000)]
+    spread = torch.stack([pair.elbo(seed=s, **batch) for s in range(40)]).std(0).square().mean().sqrt() / 3000**0.5
+    assert (many[0] - many[1]).square().mean().sqrt() < 3 * spread
 
 
 def save_and_load(recipe, folder):
