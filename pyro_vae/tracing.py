@@ -219,13 +219,8 @@ def _log_prob(site: Site) -> Tensor:
 
 def _folded(value: Tensor, event_dim: int, particles: int, size: int, dim: int) -> Tensor:
     """A site's quantity as (particles, batch, the rest of it)."""
-    rows = value.movedim(-1 - event_dim, 0)  # the data plate
-    if not dim:
-        return rows.reshape(particles, size, -1)
-    plates = rows.dim() - event_dim
-    if plates < -dim:  # the same for all particles
-        return rows.reshape(1, size, -1).expand(particles, -1, -1)
-    return rows.movedim(1, 0).expand(particles, size, *rows.shape[2:]).reshape(particles, size, -1)
+    rows = value.movedim(-1 - event_dim, 0)  # the data plate; that of the particles is the leftmost
+    return (rows.movedim(1, 0) if dim else rows).reshape(particles, size, -1)
 
 
 def mean(distribution: Any) -> Tensor | None:

@@ -190,16 +190,15 @@ class Variant(nn.Module):
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all that the pair has learned, for :meth:`restore`."""
-        return {name: value.detach().clone() for name, value in self.learned().items()}
+        return {name: value.detach().clone() for name, value in self._learned().items()}
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Put back what :meth:`snapshot` copied."""
         with torch.no_grad():
-            for name, value in self.learned().items():
+            for name, value in self._learned().items():
                 value.copy_(snapshot[name])
 
-    def learned(self) -> dict[str, Tensor]:
-        """All that the pair has learned, by name: what its modules hold and what its functions created."""
+    def _learned(self) -> dict[str, Tensor]:
         return {**self.state_dict(), **(self._store or {"params": {}})["params"]}
 
     def _refuse_functions(self, verb: str) -> None:
