@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import TensorDataset
 
 import pyro_vae as pv
+from pyro_vae import tracing
 from pyro_vae.infer import WarmUp
 
 
@@ -138,6 +139,17 @@ def test_values_that_would_be_broadcast_are_refused(shape):
     for act in (lambda v: pair.elbo(x=v), lambda v: pv.evaluate(pair, v), lambda v: pv.fit(pair, v)):
         with pytest.raises(ValueError, match=r"[xz]: expected values of shape \(batch, |Shape mismatch inside plate"):
             act(torch.zeros(shape))
+
+
+def test_bounds_do_not_depend_on_the_chunks_that_weights_come_in():
+    w = 10 * torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moments = tracing.Moments(7)
+    for draw in w.split(13):
+        for part in (slice(0, 3), slice(3, 7)):
+            moments.add(part, draw[:, part])
+    torch.testing.assert_close(moments.elbo, w.mean(0))
+    torch.testing.assert_close(moments.log_likelihood, w.exp().mean(0).log())
+    torch.testing.assert_close(moments.effective_sample_size, w.exp().sum(0) ** 2 / (2 * w).exp().sum(0))
 
 
 def inner_pair():

@@ -44,7 +44,7 @@ class Report:
         words = []
         for site, active in self.active_units.items():
             units = self.units[site]
-            if self.kl[site] > SPENT * (units - active) and active == 0:
+            if active == 0 and self.kl[site] > SPENT * units:
                 continue  # a narrow prior: means vary by little, and yet tell the data apart
             if active == 0:
                 words.append(f"{site} has COLLAPSED: none of its {units} units follows the data, the model ignores it")
