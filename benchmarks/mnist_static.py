@@ -58,6 +58,7 @@ def main() -> None:
         lr_schedule=partial(CosineAnnealingLR, T_max=arguments.epochs),
         device=arguments.device,
         out=arguments.out,
+        resume=True,
         seed=arguments.seed,
     )
     report("as trained", pair, part(split="test"), run, arguments)
@@ -72,6 +73,7 @@ def main() -> None:
             lr_schedule=partial(CosineAnnealingLR, T_max=arguments.refit),
             device=arguments.device,
             out=arguments.out / "refit",
+            resume=True,
             seed=arguments.seed,
         )
         report("guide refit", pair, part(split="test"), run, arguments)

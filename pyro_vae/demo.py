@@ -21,8 +21,8 @@ def main(folder: str | Path = "demo") -> None:
     )
     pair = pv.vae((1, 8, 8), latent=8)
     print(pair)
-    print("training on 1,257 digits; this takes about 20 seconds")
-    run = pv.fit(pair, train, validation=validation, epochs=100, batch_size=64, patience=20, out=folder)
+    print("training on 1,257 digits; this takes about 20 seconds, where an earlier demo has not done it already")
+    run = pv.fit(pair, train, validation=validation, epochs=100, batch_size=64, patience=20, out=folder, resume=True)
     print(run)
     print(pv.evaluate(pair, test, particles=1000))
 

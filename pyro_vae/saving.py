@@ -7,19 +7,17 @@ things of this library.
 import functools
 import inspect
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
-FORMAT = 1
+from pyro_vae import storage
+from pyro_vae.storage import FORMAT
+
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 NAMEABLE = ("pyro_vae.likelihoods", "pyro_vae.nets")
 
@@ -42,45 +40,21 @@ def save(pair: Any, folder: str | Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder}: expected a folder, found a file")
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / WEIGHTS) as part:
-        safetensors.torch.save_model(pair, str(part))
-    with whole(folder / CONFIG) as part:
-        part.write_text(json.dumps(_config(pair.recipe), indent=2) + "\n")
+    storage.write_state(folder / WEIGHTS, pair.state_dict())
+    storage.write_json(folder / CONFIG, _config(pair.recipe))
     return folder
 
 
-class whole:
-    """A temporary file that takes the place of ``path`` once it is written and on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        os.close(handle)
-        self.part = Path(name)
-        return self.part
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:
-            self.part.unlink(missing_ok=True)
-            return
-        with self.part.open("rb") as file:
-            os.fsync(file.fileno())
-        self.part.chmod(0o644)
-        self.part.replace(self.path)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a saved pair.
+def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
+    """A file of settings that we wrote: the configuration of a saved pair.
 
     Raises:
         FileNotFoundError: where the folder or the file is missing.
         ValueError: where the file is no configuration of ours.
     """
-    path = folder / CONFIG
+    path = folder / name
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a folder written by Variant.save")
+        raise FileNotFoundError(f"{path}: no such file; expected a folder written by Variant.save or pv.fit")
     try:
         config = json.loads(path.read_text())
         version = config["pyro_vae"]
@@ -96,15 +70,12 @@ def read_weights(pair: nn.Module, folder: Path) -> None:
 
     Raises:
         FileNotFoundError: where there are none.
-        ValueError: where the file is damaged, or its tensors are not those of the pair.
+        ValueError: where the file is damaged or foreign, or its tensors are not those of the pair.
     """
     path = folder / WEIGHTS
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a folder written by Variant.save")
-    try:
-        state = safetensors.torch.load_file(str(path))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: damaged, not a safetensors file ({error})") from None
+    state = storage.read_state(path)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: not the weights of a pair")
     own = pair.state_dict()
     wrong = [
         f"{name}: saved {tuple(value.shape)}, expected {tuple(own[name].shape)}"
@@ -112,14 +83,13 @@ def read_weights(pair: nn.Module, folder: Path) -> None:
         if name in own and own[name].shape != value.shape
     ]
     wrong += [f"{name}: not in the pair" for name in state if name not in own]
+    wrong += [f"missing {name}" for name in own if name not in state]
     if wrong:
         raise ValueError(f"{path}: weights of another pair; {'; '.join(wrong[:3])}")
     kinds = {value.dtype for value in state.values() if value.is_floating_point()}
     if len(kinds) == 1:
         pair.to(kinds.pop())  # what was saved in double precision comes back in it
-    missing, _ = safetensors.torch.load_model(pair, str(path), strict=False)
-    if missing:
-        raise ValueError(f"{path}: weights of another pair; missing {', '.join(sorted(missing)[:3])}")
+    pair.load_state_dict(state)
 
 
 def _config(built: Built | None) -> dict[str, Any]:

@@ -199,7 +199,8 @@ class Variant(nn.Module):
                 value.copy_(snapshot[name])
 
     def _learned(self) -> dict[str, Tensor]:
-        return {**self.state_dict(), **(self._store or {"params": {}})["params"]}
+        store = (self._store or {"params": {}})["params"]
+        return {**self.state_dict(), **{name: store[name] for name in self._created() if name in store}}
 
     def _refuse_functions(self, verb: str) -> None:
         created = self._created()
@@ -564,12 +565,16 @@ class Variant(nn.Module):
 
     def save(self, folder: str | Path) -> Path:
         """Write ``config.json`` and ``weights.safetensors``; :func:`pyro_vae.load` reads them back."""
+        self.check_savable()
+        return saving.save(self, folder)
+
+    def check_savable(self) -> None:
+        """Raise TypeError where plain functions hold what was learned, which no file can."""
         self._refuse_functions("save")
         if not len(self.owners) and not any(isinstance(program, nn.Module) for program in (self.model, self.guide)):
             raise TypeError(
                 "save: model and guide are plain functions, which hold nothing to save; write them as modules"
             )
-        return saving.save(self, folder)
 
     def __repr__(self) -> str:
         return describe.variant(self)

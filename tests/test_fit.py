@@ -136,7 +136,8 @@ def test_the_folder_of_a_run(x, tmp_path):
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
     assert [float(r["validation_elbo"]) for r in rows] == run.history["validation_elbo"]
     assert [r["epoch"] for r in rows] == ["1", "2", "3"]
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.json", "metrics.csv", "weights.safetensors"]
+    names = {p.name.partition(".out.")[0] for p in (tmp_path / "run").iterdir()}
+    assert names == {"checkpoint.safetensors", "config.json", "events", "metrics.csv", "weights.safetensors"}
 
 
 def test_a_folder_that_is_a_file_is_refused_before_training(x, tmp_path):

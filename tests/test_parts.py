@@ -21,6 +21,7 @@ from pyro_vae.likelihoods import Bernoulli, Normal
 from pyro_vae.nets import MLP, Conv, FlattenBatch, GatedMLP
 from pyro_vae.posteriors import DiagonalNormal
 from pyro_vae.priors import StandardNormal
+from pyro_vae.storage import write_state
 
 # ---------------------------------------------------------------------- nets
 
@@ -252,7 +253,7 @@ def edit(folder, **changes):
 DAMAGES = {
     "config not json": (lambda f: (f / "config.json").write_text("{"), "config.json: not a configuration"),
     "config a list": (lambda f: (f / "config.json").write_text("[1]"), "config.json: not a configuration"),
-    "newer format": (lambda f: edit(f, pyro_vae=99), "written in format 99, this version reads format 1"),
+    "newer format": (lambda f: edit(f, pyro_vae=99), "written in format 99, this version reads format 2"),
     "unknown recipe": (lambda f: edit(f, recipe="vea"), r"recipe: unknown 'vea', .*did you mean 'vae'"),
     "unknown argument": (
         lambda f: edit(f, arguments={"data_shape": 4, "width": 3}),
@@ -275,8 +276,12 @@ DAMAGES = {
         ),
         r"weights of another pair; .*saved \(5, 4\), expected \(3, 4\)|weights of another pair",
     ),
-    "weights missing a tensor": (
+    "weights of another program": (
         lambda f: safetensors.torch.save_file({"model.x": torch.zeros(1)}, f / "weights.safetensors"),
+        "weights.safetensors: not written by pyro_vae",
+    ),
+    "weights missing a tensor": (
+        lambda f: write_state(f / "weights.safetensors", {"model.x": torch.zeros(1)}),
         "weights of another pair; model.x: not in the pair",
     ),
 }
@@ -320,7 +325,7 @@ def test_a_failed_save_leaves_the_old_files(tmp_path, monkeypatch):
     def fails(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_model", fails)
+    monkeypatch.setattr(safetensors.torch, "save_file", fails)
     with pytest.raises(OSError, match="no space left"):
         saved(tmp_path)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

@@ -122,6 +122,15 @@ class SVI:
         with torch.no_grad(), self._adopting():
             return float(self.loss.loss(self.model, self.guide, **batch))
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the optimiser remembers; the parameters themselves are the pair's."""
+        return {} if self.optimizer is None else self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the moments of another run; its step sizes come along."""
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state)
+
 
 def _one_optimiser(optim: PyroOptim) -> Optimiser:
     """One torch optimiser with the settings of a Pyro optimiser, which would make one per parameter."""

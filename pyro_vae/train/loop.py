@@ -1,5 +1,6 @@
 """fit: any pair, any data, any stepper."""
 
+import hashlib
 import itertools
 import logging
 import math
@@ -23,6 +24,7 @@ from pyro_vae.data.feed import derived
 from pyro_vae.infer import SVI
 from pyro_vae.infer import temper as Temper  # the argument of fit has its name
 from pyro_vae.infer.diagnosis import diagnose
+from pyro_vae.train.keeper import Keeper
 from pyro_vae.train.run import Run
 from pyro_vae.variant import Variant
 
@@ -56,6 +58,7 @@ def fit(
     patience: int | None = None,
     device: str | torch.device = "auto",
     out: str | Path | None = None,
+    resume: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Run:
@@ -69,7 +72,8 @@ def fit(
         train: an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``.
         validation: the same. Its ELBO is measured after each epoch, and the weights of the best epoch are
             those that stay.
-        epochs, batch_size: how long, and how many data to a step (a ``DataLoader`` has its own batches).
+        epochs: how often to go through the data.
+        batch_size: how many data to a step (a ``DataLoader`` has its own batches).
         lr: Adam's step size, 1e-3 where nothing is said.
         objective: a :class:`pyro.infer.ELBO` (:class:`pyro_vae.FreeBits`, :class:`pyro_vae.infer.IWAE`,
             particles, ...), or a stepper, which brings its own optimiser.
@@ -80,13 +84,19 @@ def fit(
         clip: largest norm of the gradient of the mean over the batch.
         patience: stop after so many epochs without a better validation ELBO.
         device: ``"auto"`` is CUDA where there is one. The pair stays there.
-        out: a folder for the pair (see :func:`pyro_vae.load`) and ``metrics.csv``, brought up to date at each
-            better epoch and at the end.
+        out: a folder for the run: the best pair so far (see :func:`pyro_vae.load`), ``metrics.csv``, TensorBoard
+            events where it is installed, and a checkpoint after each epoch. Each file is replaced whole.
+        resume: go on from the checkpoint in ``out``, where there is one, as if the run had never stopped: the
+            weights are those of an uninterrupted run bit by bit (on one device and thread count). All other
+            arguments are those of the first call; ``epochs`` may have grown.
+        seed: of the order of the data and of all draws.
         progress: show a bar where there is a terminal; each epoch is logged to ``pyro_vae`` at level INFO.
 
     Raises:
         ValueError, TypeError: before training, where an argument or the data do not fit; where a warm-up
-            would outlast training.
+            would outlast training; where a checkpoint is damaged or another run's.
+        FileExistsError: where ``out`` holds a run already, and ``resume`` does not ask for it.
+        OSError: where the folder is lost or full; the last checkpoint stays as it was.
         FloatingPointError: where the loss is NaN or infinite, with the step, the site and the likely cause.
             Parameters are those before that step.
 
@@ -106,14 +116,18 @@ def fit(
     stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule)
     _check_schedules(tempers, epochs)
     run = Run(variant, seed, str(place or "as the data"))
-    with tracing.seeded(derived(seed)), _mode_kept(variant):
-        for name, part in (("train", data), ("validation", held_out)):
-            if part is not None:
-                _check(variant, stepper, part, name)
+    keeper = Keeper(run, stepper, out, patience, resume=resume, validated=held_out is not None)
+    with tracing.seeded(derived(seed)), _mode_kept(variant), keeper:
+        parts = {"train": data} | ({} if held_out is None else {"validation": held_out})
+        for name, part in parts.items():
+            _check(variant, stepper, part, name)
         schedule = lr_schedule(stepper.optimizer) if lr_schedule else None  # type: ignore[attr-defined]
-        keeper = Keeper(run, out, patience, validated=held_out is not None)
-        bar = tqdm(range(epochs), disable=None if progress else True, unit="epoch")
-        for epoch in bar:
+        if out is not None:
+            words = _settings(variant, stepper, schedule, parts, seed)
+            told = {"batch_size": str(batch_size), "patience": str(patience), "temper": repr(temper)}
+            keeper.start(schedule, told | words)
+        bar = tqdm(range(epochs), initial=run.epochs, disable=None if progress else True, unit="epoch")
+        for epoch in range(run.epochs, 0 if run.stopped else epochs):
             start = time.perf_counter()
             row: dict[str, float] = {
                 "objective": _epoch(variant, stepper, data, tempers, seed, epoch),
@@ -133,6 +147,7 @@ def fit(
             run.append(row)
             if keeper.enough():
                 break
+        bar.close()
         keeper.finish()
     return run
 
@@ -186,6 +201,34 @@ def _stepper(
     if lr_schedule is not None and not isinstance(getattr(objective, "optimizer", None), torch.optim.Optimizer):
         raise ValueError(f"lr_schedule: {type(objective).__name__} has no torch optimizer to schedule")
     return objective, tempers
+
+
+def _settings(variant: Variant, stepper: Any, schedule: Any, parts: Mapping[str, Batches], seed: int) -> dict[str, str]:
+    """What makes a run the run that it is, in words: a checkpoint of other settings is not resumed."""
+    optimizer = getattr(stepper, "optimizer", None)
+    words = {
+        "seed": str(seed),
+        "handler": repr(variant.handler),
+        "objective": _words(getattr(stepper, "loss", None)),
+        "stepper": _words(stepper),
+        "optimizer": _words(optimizer, getattr(optimizer, "defaults", {})),
+        "lr_schedule": type(schedule).__name__,
+    }
+    for name, part in parts.items():
+        with tracing.seeded(derived(seed)):
+            first = next(iter(part.fixed()))
+        digest = hashlib.sha256()
+        for site, value in first.items():
+            digest.update(site.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        words[name] = f"{part.size} data in {part.steps} batches, starting {digest.hexdigest()[:16]}"
+    return words
+
+
+def _words(thing: Any, settings: Mapping[str, Any] | None = None) -> str:
+    """The kind of a thing and its plain settings."""
+    held = vars(thing) if settings is None and hasattr(thing, "__dict__") else settings or {}
+    plain = {k: v for k, v in held.items() if isinstance(v, bool | int | float | str | tuple)}
+    return f"{type(thing).__name__}({', '.join(f'{k}={v!r}' for k, v in sorted(plain.items()))})"
 
 
 def _check_schedules(tempers: list[Temper], epochs: int) -> None:
@@ -314,37 +357,3 @@ def _mode_kept(variant: Variant) -> Iterator[None]:
         yield
     finally:
         variant.train(mode)
-
-
-class Keeper:
-    """Keeps the best weights, in memory and in a folder, and says when to stop."""
-
-    def __init__(self, run: Run, out: str | Path | None, patience: int | None, *, validated: bool) -> None:
-        if patience is not None and not validated:
-            raise ValueError("patience: needs validation data")
-        self.run, self.validated = run, validated
-        self.patience = None if patience is None else checks.positive_int("patience", patience)
-        self.best: Mapping[str, Tensor] = {}
-        self.folder = None if out is None else run.variant.save(out)  # a folder that cannot be written fails now
-
-    def enough(self) -> bool:
-        """Take note of the epoch that has just ended; True where training should stop."""
-        run, elbos = self.run, self.run.history.get("validation_elbo", [])
-        if not self.validated or elbos[-1] > max(elbos[:-1], default=-math.inf):
-            run.best_epoch = run.epochs
-            if self.validated:
-                self.best = run.variant.snapshot()
-                if self.folder is not None:
-                    run.variant.save(self.folder)
-        if self.folder is not None:
-            run.write(self.folder)
-        if self.patience is not None and run.epochs - run.best_epoch >= self.patience:
-            run.stopped = f"no better validation ELBO for {self.patience} epochs"
-        return bool(run.stopped)
-
-    def finish(self) -> None:
-        """Put the best weights back."""
-        if self.best:
-            self.run.variant.restore(self.best)
-        if self.folder is not None:
-            self.run.variant.save(self.folder)

@@ -5,8 +5,10 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyro_vae.saving import whole
+from pyro_vae.storage import read_state, whole
 from pyro_vae.variant import Variant
+
+METRICS, CHECKPOINT = "metrics.csv", "checkpoint.safetensors"
 
 
 @dataclass
@@ -36,6 +38,19 @@ class Run:
         """Time taken, validation included."""
         return sum(self.history.get("seconds", ()))
 
+    @classmethod
+    def read(cls, folder: Path, variant: Variant) -> "Run":
+        """The run of ``variant`` in a folder, as far as it has come.
+
+        Raises:
+            FileNotFoundError, ValueError: where there is no checkpoint, or a damaged or foreign one.
+        """
+        state = read_state(folder / CHECKPOINT)
+        try:
+            return cls(variant, **state["run"])
+        except (TypeError, KeyError):
+            raise ValueError(f"{folder / CHECKPOINT}: not the checkpoint of a run") from None
+
     def append(self, row: dict[str, float]) -> None:
         """Take in the figures of one epoch."""
         for column, value in row.items():
@@ -47,7 +62,7 @@ class Run:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["epoch", *self.history])
         table.writerows([i + 1, *row] for i, row in enumerate(zip(*self.history.values(), strict=True)))
-        with whole(folder / "metrics.csv") as part:
+        with whole(folder / METRICS) as part:
             part.write_text(text.getvalue())
 
     def __repr__(self) -> str:
