@@ -117,19 +117,28 @@ def support(distribution: Any, value: Tensor, name: str = "x") -> None:
     """Raise where ``value`` holds anything that ``distribution`` cannot explain, and say what to do.
 
     A support that depends on parameters (a uniform's ends), or that is a property of each distribution,
-    cannot be compared with other data than those that the distribution was made for, and is left to it.
+    cannot be compared with other data than those that the distribution was made for, and is left to it;
+    a distribution with ``advice`` says that all data have the one of its instance. Of a row of a table
+    the column is named.
     """
     base = families.base(distribution)
-    constraint = type(base).support
+    columns = getattr(base, "by_column", None)
+    if columns and value.shape[-1:] != base.event_shape:
+        return  # no table of this kind, which the check of its shape will say
+    constraint = base.support if hasattr(base, "advice") else type(base).support
     finite = torch.isfinite(value) if value.is_floating_point() else torch.ones_like(value, dtype=torch.bool)
     fixed = isinstance(constraint, constraints.Constraint) and not constraints.is_dependent(constraint)
     inside = constraint.check(value) if fixed else finite
     if inside.all() and finite.all():
         return
+    for column, part, cells in columns(value) if columns else ():
+        support(part, cells, f"{name}, column {column!r}")
     inside = inside & finite if inside.shape == finite.shape else inside
     advice = getattr(base, "advice", "change the data or the likelihood")
     bad = int((~inside).sum()) or int((~finite).sum())
     found = f"from {value[finite].min():g} to {value[finite].max():g}" if finite.any() else "no finite value"
+    strange = value[~inside & finite] if inside.shape == finite.shape else value[:0]
+    found += f", such as {strange[0]:g}" if strange.numel() else ""
     found += f", {int((~finite).sum())} of them NaN or infinite" if not finite.all() else ""
     raise ValueError(
         f"{name}: {bad} of {inside.numel()} values lie outside the support of {families.family(base)} "

@@ -7,6 +7,9 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 
+# where the field's own distributions are given better errors, and keep their names
+ADVISED = ("pyro_vae.distributions.advised", "pyro_vae.likelihoods")
+
 
 def base(distribution: Any) -> Any:
     """The distribution of one element, under `to_event`, `mask` and `expand`."""
@@ -19,7 +22,7 @@ def base(distribution: Any) -> Any:
 
 def family(distribution: Any) -> str:
     """The name under which a distribution is known, be it one of ours with better errors."""
-    return next(c.__name__ for c in type(base(distribution)).__mro__ if c.__module__ != "pyro_vae.likelihoods")
+    return next(c.__name__ for c in type(base(distribution)).__mro__ if not c.__module__.startswith(ADVISED))
 
 
 def join(parts: Sequence[Any], dim: int | None = None) -> Any:

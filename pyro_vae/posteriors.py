@@ -12,9 +12,14 @@ from pyro_vae.nets import FlattenBatch
 LOG_SCALE_BOUND = 7.0
 
 
-def bounded_scale(s: Tensor) -> Tensor:
-    """exp(7 tanh(s / 7)): near exp(s), and never outside [exp(-7), exp(7)], about 0.0009 to 1100."""
-    return torch.exp(LOG_SCALE_BOUND * torch.tanh(s / LOG_SCALE_BOUND))
+def bounded(s: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
+    """Bound * tanh(s / bound): near s, and never outside [-bound, bound]."""
+    return bound * torch.tanh(s / bound)
+
+
+def bounded_scale(s: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
+    """exp(7 tanh(s / 7)): near exp(s), and never outside [exp(-7), exp(7)], about 0.0009 to 1100; or another bound."""
+    return torch.exp(bounded(s, bound))
 
 
 class DiagonalNormal(nn.Module):

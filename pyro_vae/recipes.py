@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from pyro_vae import checks, saving
+from pyro_vae import checks, likelihoods, saving
 from pyro_vae.guides import VAEGuide
 from pyro_vae.infer import temper
 from pyro_vae.likelihoods import Bernoulli
@@ -48,6 +48,7 @@ def recipe(function: Recipe, extends: Recipe | None = None) -> Recipe:
         return variant
 
     build.__signature__ = signature  # type: ignore[attr-defined]
+    build.extends = extends  # type: ignore[attr-defined]  # where its other arguments are described
     RECIPES[function.__name__] = build
     return build
 
@@ -103,8 +104,10 @@ def vae(
         net: builds encoder and decoder, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.
             By default convolutions for images of more than 1024 values, fully connected layers otherwise.
         hidden: widths of the hidden layers, from the data inwards; by default the net's own.
-        encoder: in place of a built one, a module from (batch, \*data_shape) to (batch, 2 * latent).
-        decoder: in place of a built one, a module from (batch, latent) to (batch, \*data_shape).
+        encoder: in place of a built one, a module from (batch, \*data_shape) to (batch, 2 * latent). A built one
+            reads the features that the likelihood names, such as log(1 + x) of counts; one of yours reads the data.
+        decoder: in place of a built one, a module from (batch, latent) to (batch, \*data_shape), or to what
+            :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
 
     Raises:
         ValueError: where an argument, or the output of a net of yours, has the wrong shape.
@@ -123,9 +126,9 @@ def vae(
     if encoder is not None and decoder is not None and (net is not None or hidden is not None):
         raise ValueError("net, hidden: encoder and decoder are both given, so that no net is built")
     if encoder is None:
-        encoder = _net(net, hidden, data_shape, (2 * latent,), data_shape)
+        encoder = _encoder(net, hidden, likelihood, data_shape, (2 * latent,))
     if decoder is None:
-        decoder = _net(net, hidden, (latent,), data_shape, data_shape)
+        decoder = _decoder(net, hidden, likelihood, (latent,), data_shape)
     model = VAEModel(StandardNormal(latent), likelihood(decoder, latent, data_shape))
     guide = VAEGuide(DiagonalNormal(encoder, data_shape, latent))
     return Variant(model, guide)
@@ -150,18 +153,45 @@ def beta_vae(data_shape: Sequence[int] | int, beta: float = 4.0, latent: int = 2
     return Variant(pair.model, pair.guide, handler=temper(checks.real("beta", beta, least=0)))
 
 
+def _encoder(
+    net: Net | None,
+    hidden: Sequence[int] | None,
+    likelihood: Callable[..., Any],
+    data_shape: tuple[int, ...],
+    outside: tuple[int, ...],
+) -> nn.Module:
+    """From the data, as their likelihood lets them be read, to ``outside``."""
+    features = likelihoods.features(likelihood, data_shape)
+    inside = data_shape if features is None else features.outside
+    built = _net(net, hidden, inside, outside, data_shape)
+    return built if features is None else nn.Sequential(features, built)
+
+
+def _decoder(
+    net: Net | None,
+    hidden: Sequence[int] | None,
+    likelihood: Callable[..., Any],
+    inside: tuple[int, ...],
+    data_shape: tuple[int, ...],
+) -> nn.Module:
+    """From ``inside`` to what the likelihood of the data asks for."""
+    outside = likelihoods.decoder_shape(likelihood, data_shape)
+    return _net(net, hidden, inside, outside, data_shape, outwards=True)
+
+
 def _net(
     net: Net | None,
     hidden: Sequence[int] | None,
     inside: tuple[int, ...],
     outside: tuple[int, ...],
     data: tuple[int, ...],
+    outwards: bool = False,
 ) -> nn.Module:
-    """A net of the kind that suits the data; ``hidden`` is told from the data inwards."""
+    """A net that suits the data, from them or ``outwards`` to them; ``hidden`` is told from the data inwards."""
     large = len(data) == 3 and math.prod(data) > 1024 and min(data[1:]) >= 8
     build = net or (Conv if large else MLP)
     if hidden is None:
         return build(inside, outside)
     hidden = checks.shape("hidden", hidden)
-    turned = inside != data and build is not Conv  # a convolution counts from the image in both directions
-    return build(inside, outside, hidden=tuple(reversed(hidden)) if turned else tuple(hidden))
+    # a convolution counts from the image in both directions
+    return build(inside, outside, hidden=hidden[::-1] if outwards and build is not Conv else hidden)

@@ -76,7 +76,7 @@ def test_an_example_gives_what_it_shows(example):
         pytest.fail("".join(report), pytrace=False)
 
 
-ROOMS = ["infer", "nets", "likelihoods", "posteriors", "priors", "models", "guides"]
+ROOMS = ["distributions", "infer", "nets", "likelihoods", "posteriors", "priors", "models", "guides"]
 
 
 @pytest.mark.parametrize("module", ["pyro_vae", *(f"pyro_vae.{room}" for room in ROOMS)])

@@ -1,0 +1,80 @@
+"""Pyro's own distributions, with errors that say what to do about data outside their support."""
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vae import checks
+
+
+class Advised:
+    """A distribution that says what to do about data outside its support, wherever they are scored.
+
+    Its ``support`` is the same for every datum, so that a whole data set can be held against one of its instances.
+    """
+
+    advice: str
+
+    def _validate_sample(self, value: Tensor) -> None:
+        checks.support(self, value)
+        super()._validate_sample(value)  # type: ignore[misc]  # the shapes
+
+
+class BinaryBernoulli(Advised, dist.Bernoulli):
+    """Bernoulli whose error names the ways to make grey values binary."""
+
+    advice = (
+        "Bernoulli data are 0 or 1: binarise them (pv.data.load(..., binarise='dynamic', 'static' or 'threshold'), "
+        "or x > 0.5), or choose another likelihood (pv.likelihoods.Normal)"
+    )
+
+
+class FiniteNormal(Advised, dist.Normal):
+    """Normal whose error speaks of missing values."""
+
+    advice = "Normal data are finite numbers: drop or fill in the missing values"
+
+
+class FiniteLaplace(Advised, dist.Laplace):
+    """Laplace whose error speaks of missing values."""
+
+    advice = "Laplace data are finite numbers: drop or fill in the missing values"
+
+
+class FiniteStudentT(Advised, dist.StudentT):
+    """Student's t whose error speaks of missing values."""
+
+    advice = "Student's t data are finite numbers: drop or fill in the missing values"
+
+
+class NumberedCategorical(Advised, dist.Categorical):
+    """Categorical whose draws are numbers like its data, and whose error tells how to number the categories."""
+
+    advice = (
+        "Categorical data are the whole numbers 0 to classes - 1: number the categories from 0 "
+        "(torch.unique(x, return_inverse=True)), or raise classes"
+    )
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws, in the dtype of the parameters: data and draws go the same ways."""
+        return super().sample(torch.Size(sample_shape)).to(self._param.dtype)
+
+
+class CountPoisson(Advised, dist.Poisson):
+    """Poisson whose error tells counts from measurements."""
+
+    advice = (
+        "Poisson data are the counts 0, 1, 2, ...: pass what was counted, before any scaling or logarithm, or "
+        "choose another likelihood (pv.likelihoods.Normal)"
+    )
+
+
+class CountNegativeBinomial(Advised, dist.NegativeBinomial):
+    """Negative binomial whose error tells counts from measurements."""
+
+    advice = (
+        "Negative binomial data are the counts 0, 1, 2, ...: pass what was counted, before any scaling or logarithm, "
+        "or choose another likelihood (pv.likelihoods.Normal)"
+    )
