@@ -2,14 +2,18 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyro_vae import checks
 from pyro_vae.data.sets import Data
+from pyro_vae.tracing import seeded
 from pyro_vae.variant import Variant
 
 Batch = dict[str, Any]
@@ -53,9 +57,15 @@ class Batches:
 def batches(variant: Variant, data: Any, batch_size: int, device: torch.device | None, name: str = "data") -> Batches:
     """Batches of an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``.
 
-    Arrays and mappings become tensors that live on the device. A ``Dataset`` yields a datum, or a tuple whose
-    first elements are the sites of the pair in the order of the model's arguments (what follows, such as the
-    labels of torchvision, is left out), or a mapping; a ``DataLoader`` yields batches of the same.
+    Arrays and mappings become tensors that live on the device, except on CUDA where they would take more than
+    half of the memory that is free: those stay where they are, on the host or on disk, and each batch is moved.
+    Values become floats batch by batch, so that 8-bit data take one byte each. A ``Dataset`` yields a datum, or a
+    tuple whose first elements are the sites of the pair in the order of the model's arguments (what follows, such
+    as the labels of torchvision, is left out), or a mapping; a ``DataLoader`` yields batches of the same.
+
+    The order of a ``DataLoader``, and random transforms in its workers, depend on the seed of the epoch alone, also
+    where it or its sampler has a generator of its own, which is left as it was. Random transforms in workers that
+    are kept (``persistent_workers``) cannot be repeated: they go on from the epoch before.
 
     Raises:
         ValueError, TypeError: where it is none of these, is empty or does not fit the pair.
@@ -69,13 +79,15 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
         shuffle = not isinstance(data, IterableDataset)
         return _of_loader(variant, DataLoader(data, batch_size, shuffle=shuffle), name)
     try:
-        tensors = {k: torch.as_tensor(v).to(device) for k, v in variant.by_name(data).items()}
+        tensors = {k: torch.as_tensor(v) for k, v in variant.by_name(data).items()}
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name}: expected an array, a tensor, a mapping of sites, a Dataset or a DataLoader, found "
             f"{type(data).__name__} ({error})"
         ) from None
     variant.prepare({k: v[:1] if v.dim() else v for k, v in tensors.items()}, finite=False)
+    home = device if _fits(tensors.values(), device) else None
+    tensors = {k: v.to(home) for k, v in tensors.items()}
     sizes = {k: len(v) for k, v in tensors.items()}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{name}: sites of different lengths: {sizes}")
@@ -87,10 +99,18 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
             order = torch.arange(size)
         else:
             order = torch.randperm(size, generator=torch.Generator().manual_seed(derived(seed)))
-        for index in order.to(device).split(batch_size):
+        for index in order.to(home).split(batch_size):
             yield variant.prepare({k: v[index] for k, v in tensors.items()}, finite=False)
 
     return Batches(size, steps, produce, *([data.transform] if isinstance(data, Data) else []))
+
+
+def _fits(tensors: Iterable[Tensor], device: torch.device | None) -> bool:
+    """Whether the data may live on the device: on CUDA, in half of what is free there."""
+    if device is None or device.type != "cuda":
+        return True
+    elsewhere = sum(v.nbytes for v in tensors if v.device.type != "cuda")
+    return elsewhere <= torch.cuda.mem_get_info(device)[0] / 2
 
 
 def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
@@ -102,20 +122,81 @@ def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
         raise ValueError(f"{name}: empty, {size} data in {steps} batches")
 
     def produce(seed: int | None) -> Iterator[Batch]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived(seed or 0))
-            source = iter(loader)
-            first = list(itertools.islice(source, 1))  # samplers draw their order with the first item
-        for item in itertools.chain(first, source):
-            yield variant.prepare(_named(variant, item, name))
+        with _reseeded(_generators(loader), derived(seed or 0)):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derived(seed or 0))
+                source = iter(loader)
+                opening = list(itertools.islice(source, 1))  # samplers draw their order with the first item
+            for item in itertools.chain(opening, source):
+                yield variant.prepare(_named(variant, item, name))
 
     return Batches(size, steps, produce, streams=True)
 
 
-def _named(variant: Variant, item: Any, name: str) -> dict[str, Any]:
-    if isinstance(item, tuple | list):
-        return dict(zip(variant.arguments, item, strict=False))
+def _generators(loader: DataLoader) -> list[torch.Generator]:
+    """The generators of a user's own that a loader draws from."""
+    samplers = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in (loader, *samplers)]
+    return list(dict.fromkeys(g for g in found if isinstance(g, torch.Generator)))
+
+
+@contextmanager
+def _reseeded(generators: list[torch.Generator], seed: int) -> Iterator[None]:
+    """Generators that start from ``seed`` and are left as they were."""
+    states = [generator.get_state() for generator in generators]
     try:
-        return variant.by_name(item)
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def _named(variant: Variant | None, item: Any, name: str) -> dict[str, Any]:
+    """What a loader yields, by site; what follows the sites in a tuple, such as a label, is left out."""
+    if isinstance(item, tuple | list):
+        return dict(zip(["x"] if variant is None else variant.arguments, item, strict=False))
+    try:
+        return _by_name(variant, item)
     except StopIteration:
         raise TypeError(f"{name}: yields {type(item).__name__}, expected tensors") from None
+
+
+def _by_name(variant: Variant | None, data: Any) -> dict[str, Any]:
+    if variant is not None:
+        return variant.by_name(data)
+    return dict(data) if isinstance(data, Mapping) else {"x": data}
+
+
+def first(data: Any, n: int | None = None, variant: Variant | None = None) -> Batch:
+    """The first n data, or all, by site: of whatever :func:`batches` takes, in its own order.
+
+    What has no name of its own is named by ``variant``, or is called x. Random draws (dynamic binarisation, random
+    transforms, the order of a shuffling loader) are the same each time.
+
+    >>> digits = pv.data.load("digits", binarise="dynamic")
+    >>> first(digits, 3)["x"].shape
+    torch.Size([3, 1, 8, 8])
+    """
+    if isinstance(data, Dataset):
+        data = DataLoader(data, batch_size=min(n or 256, 256))
+    with seeded(0):
+        if isinstance(data, DataLoader):
+            return _from_loader(data, n, variant)
+        batch = {k: v[:n] if np.ndim(v) else v for k, v in _by_name(variant, data).items()}
+        return data.transform(batch) if isinstance(data, Data) else batch
+
+
+def _from_loader(loader: DataLoader, n: int | None, variant: Variant | None) -> Batch:
+    parts: list[Batch] = []
+    found = 0
+    with _reseeded(_generators(loader), 0):
+        for item in loader:
+            parts.append(_named(variant, item, "data"))
+            found += len(next(iter(parts[-1].values())))
+            if n is not None and found >= n:
+                break
+    if not parts:
+        raise ValueError("data: empty, a loader of no batches")
+    return {name: torch.cat([torch.as_tensor(part[name]) for part in parts])[:n] for name in parts[0]}
