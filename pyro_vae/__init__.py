@@ -15,7 +15,8 @@ if not (Path(__file__).parent / "models").is_dir():  # a checkout: models/ and g
     __path__.append(str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
-    from pyro_vae import data, guides, infer, likelihoods, models, nets, plot, posteriors, priors
+    from pyro_vae import data, distributions, guides, infer, likelihoods, models, nets, plot, posteriors, priors
+    from pyro_vae.comparison import compare
     from pyro_vae.evaluation import evaluate
     from pyro_vae.infer import FreeBits, temper
     from pyro_vae.recipes import RECIPES, beta_vae, load, vae
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "comparison": ["compare"],
     "evaluation": ["evaluate"],
     "infer": ["FreeBits", "temper"],
     "recipes": ["RECIPES", "beta_vae", "load", "vae"],
@@ -32,14 +34,16 @@ _HOMES = {
     "variant": ["Variant"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ["data", "guides", "infer", "likelihoods", "models", "nets", "plot", "posteriors", "priors"]
+_ROOMS = ["data", "distributions", "guides", "infer", "likelihoods", "models", "nets", "plot", "posteriors", "priors"]
 
 __all__ = [
     "RECIPES",
     "FreeBits",
     "Variant",
     "beta_vae",
+    "compare",
     "data",
+    "distributions",
     "evaluate",
     "fit",
     "guides",

@@ -1,8 +1,9 @@
 """Pictures of any pair: each function draws on the axes it is handed, or on new ones, and returns the figure.
 
-``data`` are an array, a mapping of sites or a :class:`pyro_vae.data.Data`; where several sites hold data, the
-first that is an image is shown. ``site`` is a latent site, the first where none is named. ``conditions`` are those
-of :meth:`pyro_vae.Variant.sample`. Images have the shape (H, W), (1, H, W) or (3, H, W) and are clipped to [0, 1].
+``data`` are whatever :func:`pyro_vae.fit` takes: an array, a mapping of sites, a :class:`pyro_vae.data.Data`, a
+``Dataset`` or a loader; where several sites hold data, the first that is an image is shown. ``site`` is a latent
+site, the first where none is named. ``conditions`` are those of :meth:`pyro_vae.Variant.sample`. Images have the
+shape (H, W), (1, H, W) or (3, H, W) and are clipped to [0, 1].
 ValueError tells of data that are no images, of sites and units that are not there, and of counts that are not positive.
 """
 
@@ -18,7 +19,8 @@ from matplotlib.figure import Figure
 
 from pyro_vae import tracing
 from pyro_vae.checks import known, positive_int
-from pyro_vae.data import Data
+from pyro_vae.comparison import Comparison
+from pyro_vae.data import first
 from pyro_vae.train import Run
 from pyro_vae.variant import Variant
 
@@ -98,8 +100,7 @@ def latents(
     >>> digits = pv.data.load("digits", binarise="threshold")
     >>> plt.close(latents(pv.vae((1, 8, 8), latent=5), digits))
     """
-    if labels is None and isinstance(data, Data):
-        labels = data.labels
+    labels = getattr(data, "labels", None) if labels is None else labels
     site, means = _means(variant, _batch(variant, data), site)
     names = [f"{site}, unit {unit}" for unit in range(means.shape[1])]
     if means.shape[1] > 2:
@@ -192,10 +193,43 @@ def interpolations(
     return _tiled(images.swapaxes(0, 1), ax, columns=("", {steps - 1: "end", 0: "start"}))
 
 
+def comparison(result: Comparison) -> Figure:
+    """What :func:`pyro_vae.compare` found: log p(x) of each variant, and its rate against its distortion.
+
+    One dot per seed, on the left with a bar at their mean. Rate + distortion is minus the ELBO; along the dashed
+    line it is that of the variant whose mean is best.
+
+    >>> x = pv.data.load("digits", binarise="threshold").x[:100]
+    >>> pairs = {"vae": pv.vae((1, 8, 8), latent=2), "beta": pv.beta_vae((1, 8, 8), latent=2)}
+    >>> plt.close(comparison(pv.compare(pairs, x, seeds=2, particles=5, epochs=1, progress=False)))
+    """
+    rows = result.rows
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 1.8 + 0.3 * max(len(rows), 5)), layout="constrained")
+    points = []
+    for i, row in enumerate(rows):
+        color, reports = f"C{i % 10}", row.reports
+        bounds = [report.log_likelihood for report in reports]
+        left.plot(bounds, [i] * len(bounds), "o", color=color, alpha=0.7)
+        left.plot([np.mean(bounds)] * 2, [i - 0.3, i + 0.3], color=color, linewidth=1.5)
+        rates, distortions = [r.rate for r in reports], [r.distortion for r in reports]
+        right.plot(rates, distortions, "o", color=color, alpha=0.7, label=row.name)
+        points.append((np.mean(rates), np.mean(distortions)))
+    left.set_yticks(range(len(rows)), [row.name for row in rows])
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    left.locator_params(axis="x", nbins=5)
+    left.grid(axis="x", alpha=0.3)
+    left.set_xlabel(f"log-likelihood, nats per datum ({rows[0].reports[0].particles} particles)")
+    best = min(points, key=sum)
+    name = f"minus ELBO = {sum(best):.2f}"
+    right.axline(best, slope=-1, color="0.6", linestyle="--", linewidth=1, zorder=0, label=name)
+    right.set(xlabel="rate: KL, nats per datum", ylabel="distortion: nats per datum")
+    right.legend(frameon=False)
+    return figure
+
+
 def _batch(variant: Variant, data: Any, n: int | None = None) -> dict[str, Any]:
     """The first n data, or all, by site."""
-    data = data.drawn(0) if isinstance(data, Data) and data.dynamic else data
-    return {name: value[:n] for name, value in variant.prepare(variant.by_name(data)).items()}
+    return variant.prepare(first(data, n, variant))
 
 
 def _images(variant: Variant, data: Any, leading: int) -> tuple[str, np.ndarray]:

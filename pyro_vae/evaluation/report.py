@@ -1,5 +1,6 @@
 """One report for any pair: bounds on log p(x), and where the nats go."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,8 +8,9 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae import checks
-from pyro_vae.data import Data, batches
+from pyro_vae import checks, tracing
+from pyro_vae.data import batches
+from pyro_vae.evaluation.information import mutual_information
 from pyro_vae.tracing import Moments, Totals, seeded
 from pyro_vae.variant import Variant
 
@@ -20,7 +22,9 @@ SPENT = 0.05  # nats a unit; the code of a unit that carries more is no copy of 
 class Report:
     """What :func:`evaluate` found; all in nats per datum.
 
-    ``elbo`` = ``reconstruction`` - sum of ``kl``, exactly: all three come from the same draws.
+    ``elbo`` = ``reconstruction`` - sum of ``kl``, exactly: all three come from the same draws. So too
+    ``aggregate_kl`` = ``rate`` - ``mutual_information``, and both are None where the pair has conditions, or
+    where the data are not the same at each pass; ``draws`` tells from how many codes they are.
     """
 
     elbo: float
@@ -33,10 +37,43 @@ class Report:
     units: dict[str, int]
     particles: int
     data: int
+    dimensions: int
+    mutual_information: float | None
+    mutual_information_error: float | None
+    draws: int
+
+    @property
+    def rate(self) -> float:
+        """KL(q(z | x) || p(z)), over all latent sites: the nats that the code takes."""
+        return sum(self.kl.values())
+
+    @property
+    def distortion(self) -> float:
+        """-E_q[log p(x | z)]: the nats that remain to be told (Alemi et al. 2018, arXiv:1711.00464)."""
+        return -self.reconstruction
+
+    @property
+    def bits_per_dimension(self) -> float:
+        """-log p(x) / (D ln 2), D the ``dimensions`` of a datum: all that is observed, conditions left out.
+
+        Of discrete data, such as 8-bit images under a discretised likelihood, it bounds the length of a code. Of a
+        density it is only the density on another scale: it depends on the unit of x, and may be negative.
+        """
+        return -self.log_likelihood / (self.dimensions * math.log(2))
+
+    @property
+    def aggregate_kl(self) -> float | None:
+        """KL(q(z) || p(z)) = rate - mutual information, q(z) the mean of q(z | x) over the data.
+
+        The rate is that of all draws of the report, so that an estimate near 0 may fall below it.
+        """
+        return None if self.mutual_information is None else self.rate - self.mutual_information
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain numbers, ready for JSON: None in place of what is not a number."""
-        return {name: None if value != value else value for name, value in asdict(self).items()}
+        derived = ("rate", "distortion", "bits_per_dimension", "aggregate_kl")
+        figures = asdict(self) | {name: getattr(self, name) for name in derived}
+        return {name: None if value != value else value for name, value in figures.items()}
 
     @property
     def verdicts(self) -> list[str]:
@@ -63,6 +100,13 @@ class Report:
             active = f"  ({self.active_units[site]} of {self.units[site]} units active)" if site in self.units else ""
             lines.append(f"KL of {site:9s} {kl:10.3f}{active}")
         lines.append(f"effective draws {self.effective_sample_size:10.1f}  of {self.particles}")
+        lines.append(f"bits per dimension {self.bits_per_dimension:7.3f}  ({self.dimensions} dimensions)")
+        if self.mutual_information is not None:
+            most = f"at most log N = {math.log(self.data):.3f} ({self.draws} draws)"
+            lines += [
+                f"mutual information {self.mutual_information:7.3f}  +- {self.mutual_information_error:.3f}; {most}",
+                f"aggregate KL       {self.aggregate_kl:7.3f}  = KL - mutual information",
+            ]
         return "\n".join(lines + self.verdicts)
 
 
@@ -74,23 +118,31 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 1000,
     rows: int | None = None,
+    draws: int | None = None,
 ) -> Report:
     r"""log p(x) >= log (1/K) sum_k p(x, z_k) / q(z_k | x) >= E_q[log p(x, z) - log q(z | x)]
 
+    rate = E_n KL(q(z | x_n) || p(z)) = I + KL(q(z) || p(z)),   q(z) = (1/N) sum_n q(z | x_n)
+
     The bare pair on a data set, whatever it was trained under. ``standard_error`` is that of the mean of the
     estimates of log p(x) over the data (NaN for one datum); ``effective_sample_size`` lies between 1 and K
-    and tells how well q covers the posterior; a unit is active where Var_x(E_q[u]) > 0.01.
+    and tells how well q covers the posterior; a unit is active where Var_x(E_q[u]) > 0.01. The mutual
+    information I of the N data and their codes is at most log N, and says no more where it is near it.
 
     Args:
         data: an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``. Dynamic
             binarisation is drawn once, from ``seed``.
         particles: K, draws per datum.
         rows: how many data times draws are decoded at a time; memory grows with it.
+        draws: codes from which I is measured, each scored under the posteriors of all data; one per datum at
+            most. By default 500, or as many as ``particles`` where each of them takes the guide's networks
+            through all data once more: several latent sites, or networks that know one batch dimension only.
 
     Raises:
         ValueError: where the data do not fit the pair, or lie outside the likelihood's support.
 
-    Source: Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519.
+    Source: Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519; I and q(z), Hoffman & Johnson 2016, "ELBO
+    surgery", NIPS workshop on advances in approximate Bayesian inference.
 
     >>> pair = pv.vae((1, 8, 8), latent=2)
     >>> report = evaluate(pair, pv.data.load("digits", "test", binarise="threshold"), particles=10)
@@ -99,12 +151,15 @@ def evaluate(
     """
     checks.instance("variant", variant, Variant)
     checks.positive_int("particles", particles)
-    data = data.drawn(seed) if isinstance(data, Data) else data
+    if draws is not None:
+        checks.positive_int("draws", draws)
+    data = data.drawn(seed) if hasattr(data, "drawn") else data
     totals = Totals(particles)
     log_likelihood, ess = [], []
     means: dict[str, list[Tensor]] = {}
+    feed = batches(variant, data, batch_size, variant.device)
     with seeded(seed), pyro.validation_enabled():
-        for batch in batches(variant, data, batch_size, variant.device).fixed():
+        for batch in feed.fixed():
             moments = Moments(len(next(iter(batch.values()))))
             averages: dict[str, Tensor] = {}
             for part, terms in variant.terms(particles, rows=rows, **batch):
@@ -119,6 +174,10 @@ def evaluate(
                 means.setdefault(name, []).append(average)
             log_likelihood.append(moments.log_likelihood)
             ess.append(moments.effective_sample_size)
+    few = {name: value[:2] for name, value in batch.items()}
+    with variant._at_rest(seed):
+        dimensions = tracing.dimensions(variant.model, variant.guide, few, variant.conditions)
+    information = mutual_information(variant, feed, particles, draws, rows, seed)
     bound = torch.cat(log_likelihood)
     size = len(bound)
     codes = {name: torch.cat(m) for name, m in means.items() if size > 1}  # one datum has no variance
@@ -133,4 +192,8 @@ def evaluate(
         units={name: c.shape[1] for name, c in codes.items()},
         particles=particles,
         data=size,
+        dimensions=dimensions,
+        mutual_information=information.nats,
+        mutual_information_error=information.error,
+        draws=information.draws,
     )
