@@ -1,5 +1,7 @@
 """Pairs in words: the equation, the sites and their shapes, the parameters."""
 
+import functools
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +39,12 @@ def _name(program: Any) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, nn.Module):
         return type(value).__name__
-    return value.__name__ if isinstance(value, type) else repr(value)
+    if isinstance(value, functools.partial):
+        settings = ", ".join(f"{k}={_short(v)}" for k, v in value.keywords.items())
+        return f"{_short(value.func)}({settings})"
+    if isinstance(value, type):
+        return value.__name__
+    return textwrap.shorten(repr(value), 60, placeholder=" ...")
 
 
 def _equation(program: Any, default: str) -> str:

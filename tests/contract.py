@@ -13,7 +13,7 @@ from pyro.infer import SVI, Predictive, Trace_ELBO
 from pyro.optim import Adam
 
 import pyro_vae as pv
-from pyro_vae import tracing
+from pyro_vae import cli, tracing
 
 SHAPE = (1, 8, 8)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -189,6 +189,21 @@ def predictive(recipe):
         assert draws[site].shape == (3, *value.batch_shape, *value.event_shape)
 
 
+def command_line(recipe, folder):
+    """Trained in two goes, evaluated, sampled and drawn by words alone."""
+    options = ["--epochs", "1", "--no-progress", "--out", str(folder / "run")]
+    run = str(folder / "run")
+    commands = [["train", recipe.__name__, *options], ["train", "--resume", run, "--epochs", "2", "--no-progress"]]
+    commands += [["evaluate", run, "--particles", "2"], ["sample", run, "-n", "4"], ["plot", run]]
+    for words in commands:
+        assert cli.main(words) == 0, words
+    report = pv.evaluate(pv.load(run), pv.data.load("digits", "test", binarise="threshold"), particles=2)
+    assert report.data == 270
+    assert (folder / "run" / "draws.png").stat().st_size > 100
+    pictures = {path.stem for path in (folder / "run").glob("*.png")}
+    assert {"samples", "reconstructions", "traversals", "latents", "learning_curves"} <= pictures
+
+
 def double_precision(recipe):
     pair = make(recipe).double()
     batch = batch_of(pair, 4)
@@ -208,4 +223,5 @@ CHECKS = [
     devices,
     predictive,
     double_precision,
+    command_line,
 ]

@@ -35,7 +35,7 @@ SOURCES = sources()
 PACKAGES = [module for module, file in SOURCES.items() if file.name == "__init__.py"]
 
 # What each room may import, besides itself. A new room is entered here, after a look at DESIGN.
-HELPERS = {"checks", "describe", "families", "saving", "tracing"}
+HELPERS = {"checks", "describe", "families", "saving", "storage", "tracing"}
 PARTS = HELPERS | {"distributions", "nets"}
 ROLES = {"priors", "likelihoods", "posteriors"}
 PAIRS = PARTS | {"variant"}
@@ -49,8 +49,9 @@ MAY_IMPORT = {
     **dict.fromkeys(["infer", "data"], PAIRS),
     **dict.fromkeys(["train", "evaluation"], LEARNING),
     "recipes": PAIRS | ROLES | {*STORIES, "infer"},
+    "comparison": LEARNING | {"train", "evaluation", "recipes"},
 }
-TOP = {"plot", "cli", "demo"}  # everything meets here, and only these draw
+TOP = {"plot", "cli", "__main__", "demo"}  # everything meets here, and only these draw
 
 
 @dataclass(frozen=True)

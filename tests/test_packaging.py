@@ -144,7 +144,8 @@ def test_metadata_name_the_same_version(installed):
 @pytest.mark.parametrize("installed", ["wheel", "sdist"], indirect=True)
 def test_nothing_else_is_installed(installed):
     top = {p.name.partition("-")[0] for p in installed.where.iterdir()}
-    assert top == {"pyro_vae"}
+    assert top == {"pyro_vae", "bin"}
+    assert [p.name for p in (installed.where / "bin").iterdir()] == ["pyro-vae"]
     assert (installed.where / "pyro_vae" / "py.typed").is_file()
 
 

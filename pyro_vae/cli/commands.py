@@ -1,0 +1,258 @@
+"""The commands, their words and their exit codes: 0 done, 1 failed under way, 2 bad input, 130 interrupted."""
+
+import inspect
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+import pyro_vae as pv
+from pyro_vae import checks, saving
+from pyro_vae.cli import pictures
+from pyro_vae.cli.options import options, title
+from pyro_vae.cli.parts import choices, made
+from pyro_vae.cli.runs import PLAN, Plan, trained
+from pyro_vae.recipes import RECIPES
+
+BAD_INPUT = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError)
+FAILED = (FloatingPointError, OSError)
+
+Folder = Annotated[Path, Parameter(help="The folder of a run.")]
+Seed = Annotated[int, Parameter(help="Of the random draws.")]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; what goes wrong is one line on standard error."""
+    warnings.showwarning = lambda message, *_, **__: print(f"pyro-vae: warning: {_line(message)}", file=sys.stderr)
+    try:
+        command, bound, _ = application().parse_args(words, exit_on_error=False, print_error=False)
+        command(*bound.args, **bound.kwargs)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _told(error, 2)
+    except BAD_INPUT as error:
+        return _told(error, 2)
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more; what Python says at its exit would be lost too
+        return 1
+    except FAILED as error:
+        return _told(error, 1)
+    except KeyboardInterrupt:
+        return _told("interrupted; a training goes on with pyro-vae train --resume RUN", 130)
+    return 0
+
+
+def _told(error: Any, code: int) -> int:
+    print(f"pyro-vae: error: {_line(error)}", file=sys.stderr)
+    return code
+
+
+def _line(message: Any) -> str:
+    return " ".join(str(message).split())
+
+
+# ---------------------------------------------------------------------- train
+
+
+def _trainer(variant: str) -> Callable[..., None]:
+    """The command that trains a variant; it takes the options of the recipe, of the data and of the training."""
+    recipe = RECIPES[variant]
+    data, pair, fit = (
+        list(options(pv.data.load, "Data", skip=("name_or_path", "split", "seed"))),
+        list(options(recipe, "Pair", skip=("data_shape",))),
+        list(options(pv.fit, "Training", skip=("resume", "out"))),
+    )
+    name = _option("data", str, "digits", "A data set by name (see pyro-vae list), a file or a folder.", "Data")
+    standardise = _option(
+        "standardise", bool, False, "Let the story speak in units of the training data's mean and spread.", "Data"
+    )
+    out = _option("out", Path | None, None, "The run's folder; by default runs/VARIANT-DATA.", "Run")
+
+    def train(**given: Any) -> None:
+        chosen = {k: v for k, v in given.items() if v is not None}
+        plan = Plan(
+            variant,
+            pair={p.name: chosen[p.name] for p in pair if p.name in chosen},
+            data={"name_or_path": chosen.get("data", "digits")}
+            | {p.name: _plain(chosen[p.name]) for p in data if p.name in chosen},
+            training={p.name: chosen[p.name] for p in fit if p.name in chosen and p.name != "progress"},
+            standardise=chosen.get("standardise", False),
+        )
+        for name, value in (plan.pair | plan.training).items():
+            made(name, value)  # words that stand for nothing are told before the data are read
+        folder = chosen.get("out", Path("runs") / f"{variant}-{Path(plan.data['name_or_path']).stem}")
+        _start(plan, folder, chosen.get("progress", True))
+
+    signed = [name, *data, standardise, *pair, *fit, out]
+    train.__signature__ = inspect.Signature(signed)  # type: ignore[attr-defined]
+    train.__doc__ = title(recipe)
+    return train
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it; one size stands for a square."""
+    if isinstance(value, list):
+        return value[0] if len(value) == 1 else value
+    return str(value) if isinstance(value, Path) else value
+
+
+def _option(name: str, kind: Any, default: Any, text: str, group: str) -> inspect.Parameter:
+    note = Parameter(help=text, group=group)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, note])
+
+
+def _start(plan: Plan, folder: Path, progress: bool) -> None:
+    """A new run: its plan is on disk before its training starts, and gone again where the input was bad."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"out: {folder}: expected a folder, found a file")
+    if any((folder / name).exists() for name in (PLAN, saving.WEIGHTS)):
+        raise FileExistsError(f"out: {folder} holds a run; go on with --resume {folder}, or name another folder")
+    train = plan.part("train")
+    plan.settle(train)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.write(folder)
+    try:
+        _train(plan, folder, progress)
+    except BAD_INPUT:
+        if not (folder / saving.WEIGHTS).exists():  # training has not begun
+            (folder / PLAN).unlink()
+            if made:
+                folder.rmdir()
+        raise
+
+
+def _train(plan: Plan, folder: Path, progress: bool) -> None:
+    run = plan.run(folder, resume=True, progress=progress)
+    print(run)
+    if run.stopped:
+        print(f"stopped: {run.stopped}")
+    for path in pictures.draw(plan, run.variant, folder):
+        print(path)
+    print(f"next: pyro-vae evaluate {folder}; pyro-vae sample {folder}")
+
+
+def resume(folder: Path, given: dict[str, Any]) -> None:
+    """Go on with a run that was stopped, or train it for longer."""
+    others = [name for name in given if name not in ("resume", "epochs", "progress")]
+    if others:
+        raise ValueError(f"{others[0]}: a resumed run keeps its own; only --epochs may grow")
+    plan = Plan.read(folder)
+    if "epochs" in given:
+        plan.training["epochs"] = given["epochs"]
+        plan.write(folder)
+    _train(plan, folder, given.get("progress", True))
+
+
+# ---------------------------------------------------------------------- the others
+
+
+def evaluate(
+    run: Folder,
+    /,
+    *,
+    particles: Annotated[int, Parameter(help="Draws per datum for the log-likelihood.")] = 100,
+    split: Annotated[str, Parameter(help="Part of the data: train, validation or test.")] = "test",
+    data: Annotated[str | None, Parameter(help="Other data than those of the run, of the same kind.")] = None,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object.", negative=())] = False,
+    seed: Seed = 0,
+) -> None:
+    """Bounds on log p(x) of a trained pair, in nats per datum, and where the nats go."""
+    plan, pair = trained(run)
+    if data is not None:
+        plan.data["name_or_path"] = data
+    report = pv.evaluate(pair, plan.part(split), particles=particles, seed=seed)
+    print(json.dumps(report.to_dict()) if as_json else report)
+
+
+def sample(
+    run: Folder,
+    /,
+    *,
+    n: Annotated[int, Parameter(name=["--n", "-n"], help="How many.")] = 64,
+    out: Annotated[
+        str | None,
+        Parameter(
+            help="A .png, .npy or .csv file, or - for CSV on standard output; by default in the run's folder.",
+            allow_leading_hyphen=True,
+        ),
+    ] = None,
+    mean: Annotated[bool, Parameter(help="The likelihood's means in place of draws.", negative=())] = False,
+    seed: Seed = 0,
+) -> None:
+    """Draw data from a trained model: x ~ p(x | z), z ~ p(z)."""
+    plan, pair = trained(run)
+    draws = pair.sample(n, mean=mean, seed=seed)
+    print(pictures.write(plan, draws, out, run), end="")
+
+
+def plot(
+    run: Folder,
+    /,
+    *kinds: Annotated[str, Parameter(help=f"Which: {', '.join(pictures.KINDS)}; by default all that fit.")],
+    out: Annotated[Path | None, Parameter(help="Where to put the pictures; by default in the run's folder.")] = None,
+) -> None:
+    """Draw pictures of a trained pair."""
+    plan, pair = trained(run)
+    for path in pictures.draw(plan, pair, run, kinds, out):
+        print(path)
+
+
+def list_() -> None:
+    """Variants, data sets and the parts that options name, one line each."""
+    rows = [("variant", name, title(recipe)) for name, recipe in RECIPES.items()]
+    rows += [("data", name, entry.description) for name, entry in pv.data.SETS.items()]
+    for option in ("likelihood", "net"):
+        rows += [(option, name, title(thing)) for name, thing in choices(option).items()]
+    for kind, name, text in rows:
+        print(f"{kind:10s}  {name:26s}  {text}")
+
+
+# ---------------------------------------------------------------------- all together
+
+
+def application() -> App:
+    """The commands; there is one to train each variant that is registered now."""
+    app = App(
+        name="pyro-vae",
+        help="Variational autoencoders: train one, look at it, draw from it. `pyro-vae list` names what there is.",
+        version=pv.__version__,
+        help_format="plaintext",
+    )
+    training = App(
+        name="train",
+        help="Train a variant on data; without its name, a VAE.",
+        usage="Usage: pyro-vae train [VARIANT] [OPTIONS]",
+        group_commands="Variants",
+        help_format="plaintext",
+    )
+    for variant in RECIPES:
+        training.command(_trainer(variant), name=variant)
+    training.default(_unnamed())
+    for command in (training, evaluate, sample, plot):
+        app.command(command)
+    app.command(list_, name="list")
+    return app
+
+
+def _unnamed() -> Callable[..., None]:
+    """``train`` without a variant: a VAE, or a run to go on with."""
+    vae = _trainer("vae")
+
+    def train(*variant: str, **given: Any) -> None:
+        for name in variant:  # a name that is known has a command of its own
+            checks.known("variant", name, RECIPES)
+        chosen = {k: v for k, v in given.items() if v is not None}
+        resume(chosen["resume"], chosen) if "resume" in chosen else vae(**given)
+
+    stray = inspect.Parameter(
+        "variant", inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, Parameter(show=False)]
+    )
+    folder = _option("resume", Path | None, None, "The folder of a run to go on with; --epochs may be longer.", "Run")
+    options = inspect.signature(vae).parameters.values()
+    train.__signature__ = inspect.Signature([stray, *options, folder])  # type: ignore[attr-defined]
+    return train

@@ -1,0 +1,90 @@
+"""Parts of a pair or of a training by name: ``NAME``, or ``NAME:KEY=VALUE,...``, as words on a command line."""
+
+import ast
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pyro.infer
+from torch.optim import lr_scheduler
+
+from pyro_vae import checks, infer, likelihoods, nets
+
+BUILDERS = ("likelihood", "net", "lr_schedule")  # called later, with what only the training knows
+FILLED_IN = ("decoder", "latent", "data_shape", "inside", "outside", "optimizer")  # by whoever calls them
+PARTS = (*BUILDERS, "objective", "temper")
+OBJECTIVES = (pyro.infer, "Trace_ELBO TraceMeanField_ELBO TraceGraph_ELBO TraceEnum_ELBO RenyiELBO")
+SCHEDULES = (
+    lr_scheduler,
+    "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LinearLR MultiStepLR OneCycleLR "
+    "PolynomialLR ReduceLROnPlateau StepLR",
+)
+
+
+def made(name: str, value: Any) -> Any:
+    """What the value of any option stands for: a part where the option names one, or a weight; else itself."""
+    if name not in PARTS or not isinstance(value, str):
+        return value
+    if name == "temper" and re.fullmatch(r"[-+.\deE]+", value):
+        return float(value)
+    return part(name, value)
+
+
+def choices(option: str) -> dict[str, Any]:
+    """The classes that an option may name, by name."""
+    if option == "objective":
+        return _named(*OBJECTIVES) | _named(infer, "FreeBits IWAE")
+    if option == "temper":
+        return _named(infer, "Cyclical WarmUp")
+    if option == "lr_schedule":
+        return _named(*SCHEDULES)
+    if option == "net":  # those that recipes can build from two shapes
+        return {n: c for n, c in _named(nets).items() if "hidden" in inspect.signature(c).parameters}
+    return {n: c for n, c in _named(likelihoods).items() if "decoder" in inspect.signature(c).parameters}
+
+
+def _named(module: Any, names: str = "") -> dict[str, Any]:
+    found = {name: getattr(module, name) for name in names.split() or module.__all__}
+    return {name: thing for name, thing in found.items() if inspect.isclass(thing)}
+
+
+def part(option: str, words: str) -> Callable[..., Any]:
+    """What an option's words stand for.
+
+    Raises:
+        ValueError: where the name or a setting is unknown, or a setting cannot be read.
+
+    >>> part("likelihood", "Normal:scale=learned").keywords
+    {'scale': 'learned'}
+    >>> part("temper", "WarmUp:epochs=10")
+    WarmUp(epochs=10, to=1.0)
+    """
+    name, _, told = words.partition(":")
+    known = choices(option)
+    chosen = known[checks.known(option, name, known)]
+    settings = _settings(option, words, told)
+    takes = {n: p for n, p in inspect.signature(chosen).parameters.items() if n not in FILLED_IN}
+    for key in settings:
+        if key not in takes:
+            raise ValueError(f"{option}: {name} takes no {key!r}; it takes {', '.join(takes) or 'nothing'}")
+    lacks = [n for n, p in takes.items() if p.default is p.empty and n not in settings]
+    if lacks:
+        raise ValueError(f"{option}: {name} needs {lacks[0]!r}, as in {name}:{lacks[0]}=...")
+    if option in BUILDERS:
+        return functools.partial(chosen, **settings) if settings else chosen
+    return chosen(**settings)
+
+
+def _settings(option: str, words: str, told: str) -> dict[str, Any]:
+    """Numbers, tuples and words; nothing is evaluated."""
+    try:
+        call: Any = ast.parse(f"f({told})", mode="eval").body
+        if call.args or any(k.arg is None for k in call.keywords):
+            raise ValueError("settings are KEY=VALUE")
+        return {
+            k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in call.keywords
+        }
+    except (SyntaxError, ValueError):
+        raise ValueError(f"{option}: expected NAME or NAME:KEY=VALUE,..., found {words!r}") from None

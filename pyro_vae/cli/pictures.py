@@ -1,0 +1,99 @@
+"""What a run shows of itself: pictures of the pair, and draws in files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from torch import Tensor
+
+from pyro_vae import checks, plot
+from pyro_vae.cli.runs import Plan
+from pyro_vae.data import first, frame
+from pyro_vae.storage import whole
+from pyro_vae.train import Run
+from pyro_vae.variant import Variant
+
+SHOWN = 2000  # codes in the picture of the latent space
+KINDS: dict[str, Callable[[Plan, Variant, Path], Any]] = {
+    "samples": lambda plan, pair, run: plot.samples(pair),
+    "reconstructions": lambda plan, pair, run: plot.reconstructions(pair, plan.held_out()),
+    "traversals": lambda plan, pair, run: plot.traversals(pair, first(plan.held_out(), SHOWN)),
+    "latents": lambda plan, pair, run: plot.latents(pair, *_labelled(plan.held_out())),
+    "learning_curves": lambda plan, pair, run: plot.learning_curves(Run.read(run, pair)),
+}
+IMAGES = ("samples", "reconstructions", "traversals")
+
+
+def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: Path | None = None) -> list[Path]:
+    """Write the pictures that were named, or all that suit the data; returns their files."""
+    matplotlib.use("Agg")  # files, on machines without a screen too
+    folder = run if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    suited = [kind for kind in KINDS if kind not in IMAGES or _is_image(pair)]
+    paths = []
+    for kind in [checks.known("plot", kind, KINDS) for kind in kinds] or suited:
+        figure = KINDS[kind](plan, pair, run)
+        paths.append(folder / f"{kind}.png")
+        with whole(paths[-1]) as part:
+            figure.savefig(part, format="png", dpi=120, bbox_inches="tight")
+        plot.plt.close(figure)
+    return paths
+
+
+def write(plan: Plan, draws: Any, out: str | None, run: Path) -> str:
+    """Draws as a picture, an array or a table, by the ending of ``out``; returns what to print."""
+    if not isinstance(draws, Tensor):
+        raise ValueError(f"sample: expected one data site, found {sorted(draws)}; use Variant.sample")
+    columns = plan.data.get("columns")
+    if out is None:
+        image = draws.dim() == 4 and draws.shape[1] in (1, 3)
+        out = str(run / f"draws.{'csv' if columns or draws.dim() == 2 else 'png' if image else 'npy'}")
+    if out == "-":
+        return _csv(draws, columns)
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write = WRITERS[checks.known("out", path.suffix, WRITERS)]
+    with whole(path) as part:
+        write(part, draws, columns)
+    return f"{path}\n"
+
+
+def _csv(draws: Tensor, columns: Any) -> str:
+    if columns:
+        return frame(draws, columns).to_csv(index=False, float_format="%.7g")
+    rows = draws.flatten(1).tolist()
+    lines = [",".join(f"x{i}" for i in range(len(rows[0]))), *(",".join(f"{v:.7g}" for v in row) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _png(part: Path, draws: Tensor, columns: Any) -> None:
+    from torchvision.utils import save_image
+
+    if draws.dim() != 4 or draws.shape[1] not in (1, 3):
+        raise ValueError(f"out: {tuple(draws.shape[1:])} is no image (1 or 3, height, width); use .npy or .csv")
+    save_image(draws, part, format="png", nrow=round(len(draws) ** 0.5))
+
+
+def _npy(part: Path, draws: Tensor, columns: Any) -> None:
+    with part.open("wb") as file:
+        np.save(file, draws.cpu().numpy())
+
+
+def _text(part: Path, draws: Tensor, columns: Any) -> None:
+    part.write_text(_csv(draws, columns))
+
+
+WRITERS = {".png": _png, ".npy": _npy, ".csv": _text}
+
+
+def _is_image(pair: Variant) -> bool:
+    draws = pair.sample(1, seed=0)
+    return isinstance(draws, Tensor) and draws.dim() == 4 and draws.shape[1] in (1, 3)
+
+
+def _labelled(data: Any) -> tuple[Any, Any]:
+    """The first data and their labels, where they have any."""
+    labels = getattr(data, "labels", None)
+    return first(data, SHOWN), None if labels is None else labels[:SHOWN]

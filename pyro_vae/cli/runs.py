@@ -1,0 +1,115 @@
+"""A run of the command line: its plan, kept as ``run.json`` in its folder, and how it is trained and read back."""
+
+import functools
+import inspect
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_vae import checks, saving, storage
+from pyro_vae.cli.parts import made
+from pyro_vae.data import Table, first, load
+from pyro_vae.data.splits import NoSuchPart
+from pyro_vae.likelihoods import Columns
+from pyro_vae.recipes import RECIPES
+from pyro_vae.recipes import load as load_pair
+from pyro_vae.train import Run, fit
+from pyro_vae.variant import Variant
+
+PLAN = "run.json"
+
+
+@dataclass
+class Plan:
+    """What was asked for: a recipe and its arguments, the data and how to read them, how to train."""
+
+    variant: str
+    pair: dict[str, Any]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    standardise: bool = False
+
+    @classmethod
+    def read(cls, folder: Path) -> "Plan":
+        """The plan of a run.
+
+        Raises:
+            FileNotFoundError, ValueError: where the folder holds none, or none of this version.
+        """
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such run")
+        plan = saving.read_config(folder, PLAN)
+        try:
+            read = cls(**{name: value for name, value in plan.items() if name != "pyro_vae"})
+        except TypeError as error:
+            raise ValueError(f"{folder / PLAN}: not the plan of a run ({error})") from None
+        checks.known(f"{folder / PLAN}: variant", read.variant, RECIPES)
+        return read
+
+    def write(self, folder: Path) -> None:
+        """Put the plan into the folder of its run."""
+        storage.write_json(folder / PLAN, {"pyro_vae": storage.FORMAT, **asdict(self)})
+
+    def settle(self, train: Any) -> None:
+        """Write down what follows from the data, so that it is the same whenever the run is read.
+
+        Grey images under a Bernoulli likelihood are drawn anew at each use; a table keeps its columns.
+        """
+        if isinstance(train, Table):
+            self.data["columns"] = train.schema()
+        likelihood = str(self.pair.get("likelihood", "Bernoulli")).partition(":")[0]
+        if likelihood == "Bernoulli" and "binarise" not in self.data and _grey(train):
+            self.data["binarise"] = "dynamic"
+            print("data: grey images, drawn anew as black and white at each use (--binarise dynamic)")
+
+    def part(self, split: str) -> Any:
+        """A part of the data."""
+        return load(split=split, **self.data)
+
+    def run(self, folder: Path, **options: Any) -> Run:
+        """Train the pair in ``folder``, or go on with it; ``options`` are those of :func:`pyro_vae.fit`."""
+        train, validation = self.part("train"), self.validation()
+        torch.manual_seed(self.training.get("seed", 0))
+        pair = RECIPES[self.variant](train.shape, **self.arguments(train))
+        print(pair, flush=True)
+        training = {name: made(name, value) for name, value in self.training.items()}
+        return fit(pair, train, validation=validation, out=folder, **training, **options)
+
+    def validation(self) -> Any:
+        """The validation part, where the data have one."""
+        try:
+            return self.part("validation")
+        except NoSuchPart:
+            return None
+
+    def held_out(self) -> Any:
+        """Data to look at: those that were not trained on, where there are any."""
+        found = self.validation()
+        return self.part("train") if found is None else found
+
+    def arguments(self, train: Any) -> dict[str, Any]:
+        """The arguments of the recipe, its likelihood in the units of the data where that was asked for."""
+        arguments = {name: made(name, value) for name, value in self.pair.items()}
+        if isinstance(train, Table):
+            arguments.setdefault("likelihood", functools.partial(Columns, **train.settings()))
+        elif self.standardise:
+            if "likelihood" not in arguments:
+                raise ValueError("standardise: name a likelihood of real numbers, such as --likelihood Normal")
+            likelihood = arguments["likelihood"]
+            if "mean" not in inspect.signature(likelihood).parameters:
+                raise ValueError(f"standardise: {self.pair['likelihood']} is no likelihood of real numbers")
+            arguments["likelihood"] = functools.partial(likelihood, **train.moments())
+        return arguments
+
+
+def trained(folder: Path) -> tuple[Plan, Variant]:
+    """The plan of a run and its best pair so far."""
+    return Plan.read(folder), load_pair(folder)
+
+
+def _grey(data: Any) -> bool:
+    """Whether data are images that are neither binary nor outside [0, 1], as far as the first tell."""
+    x = next(iter(first(data, 1000).values()))
+    return bool(x.min() >= 0 and x.max() <= 1 and ((x != 0) & (x != 1)).any())
