@@ -42,7 +42,7 @@ def main() -> None:
         pv.fit(pair, train, epochs=arguments.epochs, batch_size=100, lr=1e-3, seed=arguments.seed)
         report = pv.evaluate(pair, test, particles=10)
         minutes = (time.perf_counter() - start) / 60
-        rate, distortion = report.kl["z"], -report.reconstruction
+        rate, distortion = report.rate, report.distortion
         points.append((rate, distortion))
         active = report.active_units["z"]
         print(f"{beta:4g} {rate:6.2f} {distortion:11.2f} {-report.elbo:6.2f} {active:7d} {minutes:8.1f}", flush=True)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +12,10 @@ import matplotlib.pyplot as plt
 import pytest
 
 import pyro_vae as pv
+from pyro_vae import cli
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 
@@ -20,13 +23,33 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
+def commands(block):
+    """The commands of a console block, each with what it is said to print."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, shown = part.partition("\n")
+        yield shlex.split(command)[1:], shown
+
+
+def figures_aside(text):
+    """Numbers depend on the machine, and so may the units that collapse."""
+    lines = [re.sub(r"-?\d+(\.\d+)?", "#", line) for line in text.splitlines()]
+    return [" ".join(line.split()) for line in lines if "collapsed" not in line and "stopped" not in line]
+
+
 def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names = {}
-    for block in blocks("README.md"):
-        exec(compile(block, "README.md", "exec"), names)
+    names, printed = {}, ""
+    for language, block in re.findall(r"^```(python|console)\n(.*?)^```", README, re.DOTALL | re.MULTILINE):
+        if language == "python":
+            exec(compile(block, "README.md", "exec"), names)
+            printed += capsys.readouterr().out
+            continue
+        for words, shown in commands(block):
+            code = cli.main(words)
+            found = capsys.readouterr()
+            assert figures_aside(found.out + found.err) == figures_aside(shown), words
+            assert code == 2 * ("error: " in shown)
     plt.close("all")
-    printed = capsys.readouterr().out
     assert "log-likelihood" in printed
     assert "nats per datum" in printed
     assert (tmp_path / "runs/digits/reconstructions.png").stat().st_size > 1000

@@ -16,6 +16,7 @@ from pyro_vae.likelihoods import Columns
 from pyro_vae.recipes import RECIPES
 from pyro_vae.recipes import load as load_pair
 from pyro_vae.train import Run, fit
+from pyro_vae.train.run import CHECKPOINT
 from pyro_vae.variant import Variant
 
 PLAN = "run.json"
@@ -73,7 +74,8 @@ class Plan:
         train, validation = self.part("train"), self.validation()
         torch.manual_seed(self.training.get("seed", 0))
         pair = RECIPES[self.variant](train.shape, **self.arguments(train))
-        print(pair, flush=True)
+        if not (folder / CHECKPOINT).exists():  # a run that goes on has been introduced before
+            print(pair, flush=True)
         training = {name: made(name, value) for name, value in self.training.items()}
         return fit(pair, train, validation=validation, out=folder, **training, **options)
 
