@@ -63,11 +63,11 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
 
 @contextmanager
 def plainly(prefix: str = "") -> Iterator[None]:
-    """Errors without the table of all shapes that Pyro appends, and with the name of what was passed."""
+    """Errors in one line, without the table of all shapes that Pyro appends, and with the name of what was passed."""
     try:
         yield
     except ValueError as error:
-        text = str(error).split("Trace Shapes:")[0].strip()
+        text = " ".join(str(error).split("Trace Shapes:")[0].split())
         if text == str(error) and not prefix:
             raise
         raise ValueError(prefix + text) from None

@@ -6,7 +6,7 @@ first dimension is the data plate (the rightmost plate, dim -1).
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -193,33 +193,38 @@ def _terms(model: Program, guide: Program, batch: Batch, particles: int, given: 
         with pyro.plate("_particles", particles, dim=dim):
             guide_trace, model_trace = paired(model, guide, batch)
     else:
-        guide_trace, model_trace = paired(model, guide, _copied(batch, particles))
+        guide_trace, model_trace = paired(model, guide, copied(batch, particles))
     guide_trace.compute_log_prob()
     model_trace.compute_log_prob()
     posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
     data = {n: s for n, s in sites(model_trace).items() if s["is_observed"] and n not in given}
 
     def per_datum(group: dict[str, Site]) -> dict[str, Tensor]:
-        return {name: _folded(_log_prob(site), 0, particles, size, dim).sum(-1) for name, site in group.items()}
+        return {name: folded(log_prob(site), 0, particles, size, dim).sum(-1) for name, site in group.items()}
 
     expectations = {name: (site["fn"].event_dim, mean(site["fn"])) for name, site in posterior.items()}
     means = {
-        name: _folded(value, event_dim, particles, size, dim).mean(0)
+        name: folded(value, event_dim, particles, size, dim).mean(0)
         for name, (event_dim, value) in expectations.items()
         if value is not None
     }
     return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), means)
 
 
-def _log_prob(site: Site) -> Tensor:
+def log_prob(site: Site) -> Tensor:
     """log p of a site: what is masked counts nothing, and no handler or subsampled plate weighs the rest."""
     return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
 
 
-def _folded(value: Tensor, event_dim: int, particles: int, size: int, dim: int) -> Tensor:
+def folded(value: Tensor, event_dim: int, particles: int, size: int, dim: int) -> Tensor:
     """A site's quantity as (particles, batch, the rest of it)."""
     rows = value.movedim(-1 - event_dim, 0)  # the data plate; that of the particles is the leftmost
     return (rows.movedim(1, 0) if dim else rows).reshape(particles, size, -1)
+
+
+def copied(batch: Batch, particles: int) -> dict[str, Any]:
+    """The data so many times over, one copy after the other."""
+    return {name: value.repeat(particles, *[1] * (value.dim() - 1)) for name, value in batch.items()}
 
 
 def mean(distribution: Any) -> Tensor | None:
@@ -292,89 +297,6 @@ def _look(model: Program, guide: Program, batch: Batch, particles: int) -> int:
             return 0
     shapes = [site["fn"].batch_shape for trace in traces for site in sites(trace).values()]
     return dim if all(len(s) == -dim and s[0] == 3 and s[-1] == size for s in shapes) else 0
-
-
-@dataclass
-class Codes:
-    r"""One draw of all latent sites for each of some data.
-
-    ``values``: (draws, \*inner plates, \*event) of each site;  ``plates``: how many inner plates it stands under;
-    ``log_prob``: log q(z | x) of each draw under its own datum, (draws,).
-    """
-
-    values: dict[str, Tensor]
-    plates: dict[str, int]
-    log_prob: Tensor
-
-    def __len__(self) -> int:
-        return len(self.log_prob)
-
-    def __getitem__(self, part: slice | Tensor) -> "Codes":
-        values = {name: value[part] for name, value in self.values.items()}
-        return Codes(values, self.plates, self.log_prob[part])
-
-    @staticmethod
-    def join(parts: Sequence["Codes"]) -> "Codes":
-        """Those of one data set, drawn batch by batch."""
-        values = {name: torch.cat([p.values[name] for p in parts]) for name in parts[0].values}
-        return Codes(values, parts[0].plates, torch.cat([p.log_prob for p in parts]))
-
-
-def codes(guide: Program, batch: Batch) -> Codes:
-    """z ~ q(z | x), one for each datum."""
-    size = len(next(iter(batch.values())))
-    trace = poutine.trace(guide).get_trace(**batch)
-    drawn = latent_sites(trace)
-    plates = {name: len(site["fn"].batch_shape) - 1 for name, site in drawn.items()}
-    values = {name: site["value"].movedim(plates[name], 0) for name, site in drawn.items()}
-    return Codes(values, plates, _joint(trace, values, 1, size, 0)[0] if values else torch.zeros(size))
-
-
-def scores(guide: Program, batch: Batch, codes: Codes, dim: int) -> Tensor:
-    """log q(z_m | x_n) of every code under every datum, (draws, batch).
-
-    The codes stand in a plate of their own at ``dim``, so that a network that reads x alone runs once for all
-    of them, or (0) the data are copied for each.
-    """
-    size, draws = len(next(iter(batch.values()))), len(codes)
-    held = {}
-    for name, value in codes.values.items():
-        inner = codes.plates[name]
-        value = value.unsqueeze(inner + 1)  # the data plate
-        value = value.expand(*value.shape[: inner + 1], size, *value.shape[inner + 2 :])
-        outer = (slice(None), *[None] * (-dim - 2 - inner))  # inner plates that other sites stand under
-        held[name] = value[outer] if dim else value.movedim(0, inner).flatten(inner, inner + 1)
-    program = poutine.trace(poutine.condition(guide, data=held))
-    if dim:
-        with pyro.plate("_particles", draws, dim=dim):
-            trace = program.get_trace(**batch)
-    else:
-        trace = program.get_trace(**_copied(batch, draws))
-    return _joint(trace, held, draws, size, dim)
-
-
-def room_for_codes(guide: Program, batch: Batch, codes: Codes) -> int:
-    """Where a plate of codes may stand, as :func:`scores` takes it: where two data give there what copies give."""
-    few = {name: value[:2] for name, value in batch.items()}
-    with seeded(0):
-        dim = -1 - plate_nesting(poutine.trace(guide).get_trace(**few))
-        copies = scores(guide, few, codes[:3], 0)
-        try:
-            together = scores(guide, few, codes[:3], dim)
-        except Exception:  # whatever a network says of a shape that it does not know
-            return 0
-    return dim if torch.allclose(together, copies, rtol=1e-3, atol=1e-2) else 0
-
-
-def _joint(trace: poutine.Trace, names: Iterable[str], particles: int, size: int, dim: int) -> Tensor:
-    """log q of some sites together, (particles, batch)."""
-    trace.compute_log_prob()
-    parts = [_folded(_log_prob(trace.nodes[name]), 0, particles, size, dim).sum(-1) for name in names]
-    return torch.stack(parts).sum(0)
-
-
-def _copied(batch: Batch, particles: int) -> dict[str, Any]:
-    return {name: value.repeat(particles, *[1] * (value.dim() - 1)) for name, value in batch.items()}
 
 
 def dimensions(model: Program, guide: Program, batch: Batch, given: tuple[str, ...] = ()) -> int:

@@ -249,8 +249,9 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_one_clear_error(name):
     act, message = CASES[name]
-    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=f"(?s){message}"):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=f"(?s){message}") as caught:
         act()
+    assert "\n" not in str(caught.value)
 
 
 def write(path, array):

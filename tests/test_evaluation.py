@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import pyro_vae as pv
-from pyro_vae import tracing
 from pyro_vae.evaluation import information
+from pyro_vae.evaluation.codes import draw, room_for_codes, scores
 
 
 def mixture(draws, loc, scale):
@@ -49,11 +49,11 @@ def test_scores_are_those_of_every_code_under_every_datum():
     pair = gaussian.pair(shift=0.4)
     x = pair.sample(30, seed=1)
     with torch.no_grad():
-        codes = tracing.codes(pair.guide, {"x": x[:7]})
+        codes = draw(pair.guide, {"x": x[:7]})
         expected, _ = mixture(codes.values["z"], *posterior(pair, x))
-        assert tracing.room_for_codes(pair.guide, {"x": x}, codes) == -2
+        assert room_for_codes(pair.guide, {"x": x}, codes) == -2
         for dim in (-2, 0):
-            found = tracing.scores(pair.guide, {"x": x}, codes, dim)
+            found = scores(pair.guide, {"x": x}, codes, dim)
             np.testing.assert_allclose(found, expected, rtol=1e-10)
     np.testing.assert_allclose(codes.log_prob, expected[np.arange(7), np.arange(7)], rtol=1e-10)
 
@@ -172,9 +172,9 @@ def test_networks_that_know_one_batch_dimension_give_the_same_numbers(x):
     )
     assert copies.mutual_information == pytest.approx(plate.mutual_information, rel=1e-9)
     assert copies.draws == plate.draws == 20
-    codes = tracing.codes(Nested(True), {"x": x})
-    assert tracing.room_for_codes(Nested(True), {"x": x}, codes) == 0
-    assert tracing.room_for_codes(Nested(False), {"x": x}, codes) == -2
+    codes = draw(Nested(True), {"x": x})
+    assert room_for_codes(Nested(True), {"x": x}, codes) == 0
+    assert room_for_codes(Nested(False), {"x": x}, codes) == -2
 
 
 def test_a_network_that_is_wrong_without_an_error_is_found_out(x):
@@ -186,8 +186,8 @@ def test_a_network_that_is_wrong_without_an_error_is_found_out(x):
             z2 = pyro.sample("z2", dist.Normal(x, 0.3).to_event(1))
             pyro.sample("z1", dist.Normal(norm(z2), 0.4).to_event(1))
 
-    codes = tracing.codes(guide, {"x": x})
-    assert tracing.room_for_codes(guide, {"x": x}, codes) == 0
+    codes = draw(guide, {"x": x})
+    assert room_for_codes(guide, {"x": x}, codes) == 0
 
 
 def test_sites_under_inner_plates_and_outside_of_them():
@@ -198,14 +198,14 @@ def test_sites_under_inner_plates_and_outside_of_them():
                 pyro.sample("z", dist.Normal(x.movedim(1, 0), 0.7).to_event(1))
 
     x = torch.randn(9, 3, 2, dtype=torch.float64)
-    codes = tracing.codes(guide, {"x": x[:4]})
+    codes = draw(guide, {"x": x[:4]})
     top, z = codes.values["top"], codes.values["z"]
     assert z.shape == (4, 3, 2)
     expected = dist.Normal(x.mean((1, 2)), 0.5).log_prob(top[:, None])
     expected = expected + dist.Normal(x, 0.7).log_prob(z[:, None]).sum((2, 3))
-    assert tracing.room_for_codes(guide, {"x": x}, codes) == -3
+    assert room_for_codes(guide, {"x": x}, codes) == -3
     for dim in (-3, 0):
-        torch.testing.assert_close(tracing.scores(guide, {"x": x}, codes, dim), expected)
+        torch.testing.assert_close(scores(guide, {"x": x}, codes, dim), expected)
     torch.testing.assert_close(codes.log_prob, expected.diagonal())
 
 
@@ -241,13 +241,13 @@ def test_chunks_change_nothing(x, monkeypatch):
         assert parts.draws == 20
         # fewer rows at a time are other draws of the same codes
         assert abs(parts.mutual_information - report.mutual_information) < 5 * report.mutual_information_error
-    codes = tracing.codes(nested.guide, {"x": x[:11]})
+    codes = draw(nested.guide, {"x": x[:11]})
     feed = pv.data.batches(nested, x, 25, None)
     sums = [
         information._mixture(nested, feed, codes, dim, rows, 0, anew=anew)
         for dim, rows, anew in ((-2, None, True), (-2, 7, True), (0, 3, True), (-2, 13, False), (-2, 1, False))
     ]
-    whole = tracing.scores(nested.guide, {"x": x}, codes, -2)
+    whole = scores(nested.guide, {"x": x}, codes, -2)
     for size, log_sum, mean in sums:
         assert size == 60
         torch.testing.assert_close(log_sum, whole.logsumexp(1))

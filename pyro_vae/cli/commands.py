@@ -77,8 +77,8 @@ def _trainer(variant: str) -> Callable[..., None]:
         plan = Plan(
             variant,
             pair={p.name: chosen[p.name] for p in pair if p.name in chosen},
-            data={"name_or_path": chosen.get("data", "digits")}
-            | {p.name: _plain(chosen[p.name]) for p in data if p.name in chosen},
+            data={p.name: _plain(chosen[p.name]) for p in data if p.name in chosen}
+            | _placed({"data": "digits", "root": "data"} | chosen),
             training={p.name: chosen[p.name] for p in fit if p.name in chosen and p.name != "progress"},
             standardise=chosen.get("standardise", False),
         )
@@ -91,6 +91,16 @@ def _trainer(variant: str) -> Callable[..., None]:
     train.__signature__ = inspect.Signature(signed)  # type: ignore[attr-defined]
     train.__doc__ = title(recipe)
     return train
+
+
+def _placed(told: dict[str, Any]) -> dict[str, str]:
+    """Where data lie, told so that it holds from any folder."""
+    placed = {"root": str(Path(told["root"]).absolute())} if "root" in told else {}
+    if "data" in told:
+        path = Path(told["data"])
+        named = told["data"] in pv.data.SETS or not path.exists()
+        placed["name_or_path"] = told["data"] if named else str(path.absolute())
+    return placed
 
 
 def _plain(value: Any) -> Any:
@@ -138,14 +148,19 @@ def _train(plan: Plan, folder: Path, progress: bool) -> None:
 
 def resume(folder: Path, given: dict[str, Any]) -> None:
     """Go on with a run that was stopped, or train it for longer."""
-    others = [name for name in given if name not in ("resume", "epochs", "progress")]
+    others = [name for name in given if name not in ("resume", "epochs", "device", "data", "root", "progress")]
     if others:
-        raise ValueError(f"{others[0]}: a resumed run keeps its own; only --epochs may grow")
+        raise ValueError(f"{others[0]}: a resumed run keeps its own; --epochs may grow, data and device may have moved")
     plan = Plan.read(folder)
-    if "epochs" in given:
-        plan.training["epochs"] = given["epochs"]
-        plan.write(folder)
-    _train(plan, folder, given.get("progress", True))
+    plan.training |= {name: given[name] for name in ("epochs", "device") if name in given}
+    plan.data |= _placed({name: given[name] for name in ("data", "root") if name in given})
+    before = Plan.read(folder)
+    plan.write(folder)  # before training, so that a kill forgets nothing
+    try:
+        _train(plan, folder, given.get("progress", True))
+    except BAD_INPUT:
+        before.write(folder)
+        raise
 
 
 # ---------------------------------------------------------------------- the others
@@ -252,7 +267,7 @@ def _unnamed() -> Callable[..., None]:
     stray = inspect.Parameter(
         "variant", inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, Parameter(show=False)]
     )
-    folder = _option("resume", Path | None, None, "The folder of a run to go on with; --epochs may be longer.", "Run")
+    folder = _option("resume", Path | None, None, "The folder of a run to go on with; --epochs may grow.", "Run")
     options = inspect.signature(vae).parameters.values()
     train.__signature__ = inspect.Signature([stray, *options, folder])  # type: ignore[attr-defined]
     return train

@@ -10,7 +10,8 @@ from torch import Tensor
 from pyro_vae import tracing
 from pyro_vae.data import Batches
 from pyro_vae.data.feed import derived
-from pyro_vae.tracing import Codes, seeded, slices
+from pyro_vae.evaluation.codes import Codes, draw, room_for_codes, scores
+from pyro_vae.tracing import seeded, slices
 from pyro_vae.variant import Variant
 
 DRAWS = 500  # codes from which the mutual information is measured
@@ -60,7 +61,7 @@ def mutual_information(
     if not codes.values:
         return Information(0.0, 0.0, len(codes))
     with variant._at_rest(None), pyro.validation_enabled(False):
-        dim = tracing.room_for_codes(variant.guide, batch, codes)
+        dim = room_for_codes(variant.guide, batch, codes)
     anew = not dim or len(codes.values) > 1  # the networks run for each pair of a code and a datum
     if draws is None and anew:
         some = torch.randperm(len(codes), generator=_generator(seed))[:particles]
@@ -91,7 +92,7 @@ def _drawn(variant: Variant, feed: Batches, draws: int, rows: int | None, seed: 
             with variant._at_rest(derived(seed, start)), pyro.validation_enabled(False):
                 for part in slices(len(mine), tracing.rows_for(batch, rows)):
                     some = {name: value[mine[part].to(value.device)] for name, value in batch.items()}
-                    parts.append(tracing.codes(variant.guide, some))
+                    parts.append(draw(variant.guide, some))
     return Codes.join(parts), some
 
 
@@ -113,12 +114,12 @@ def _mixture(
             with variant._at_rest(derived(seed, size)), pyro.validation_enabled(False):
                 for part in slices(length, max(min(pairs // together, most), 1)):
                     some = {name: value[part] for name, value in batch.items()}
-                    for draw in slices(len(codes), together):
-                        log_prob = tracing.scores(variant.guide, some, codes[draw], dim).double().cpu()
+                    for some_codes in slices(len(codes), together):
+                        log_prob = scores(variant.guide, some, codes[some_codes], dim).double().cpu()
                         share = log_prob.softmax(1)
                         part_mean = torch.where(share > 0, share * log_prob, 0.0).sum(1)
                         part_total = log_prob.logsumexp(1)
-                        weight = torch.sigmoid(part_total - total[draw]).nan_to_num(0.0)  # both may be log 0
-                        mean[draw] += weight * (part_mean - mean[draw])
-                        total[draw] = torch.logaddexp(total[draw], part_total)
+                        weight = torch.sigmoid(part_total - total[some_codes]).nan_to_num(0.0)  # both may be log 0
+                        mean[some_codes] += weight * (part_mean - mean[some_codes])
+                        total[some_codes] = torch.logaddexp(total[some_codes], part_total)
     return size, total, mean
