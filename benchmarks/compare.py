@@ -25,8 +25,7 @@ NETS = {
 }
 LIKELIHOODS = {
     "logistic": partial(pv.vae, COLOUR, likelihood=DiscretizedLogistic),
-    "mixture of 3": partial(pv.vae, COLOUR, likelihood=partial(DiscretizedLogisticMixture, components=3)),
-    "mixture of 10": partial(pv.vae, COLOUR, likelihood=partial(DiscretizedLogisticMixture, components=10)),
+    "mixture of 5": partial(pv.vae, COLOUR, likelihood=DiscretizedLogisticMixture),
 }
 
 
@@ -54,7 +53,7 @@ def main() -> None:
         validation=validation,
         test=test,
         seeds=arguments.seeds,
-        epochs=arguments.epochs or (10 if nets else 40),
+        epochs=arguments.epochs or (10 if nets else 20),
         batch_size=100 if nets else 32,
         device=arguments.device,
         progress=False,

@@ -128,7 +128,8 @@ def compare(
         for seed in range(seeds):
             with _named(name):
                 pair = _built(variant, seed)
-                run = fit(pair, data, validation=validation, seed=seed, **fit_options)
+                # an objective of its own: some remember how deep the plates of the first pair nest
+                run = fit(pair, data, validation=validation, seed=seed, **copy.deepcopy(fit_options))
                 reports.append(evaluate(pair, data if test is None else test, particles=particles))
             seconds.append(run.seconds)
             done, total = len(rows) * seeds + seed + 1, len(variants) * seeds

@@ -41,7 +41,7 @@ def save(pair: Any, folder: str | Path) -> Path:
         raise FileExistsError(f"{folder}: expected a folder, found a file")
     folder.mkdir(parents=True, exist_ok=True)
     storage.write_state(folder / WEIGHTS, pair.state_dict())
-    storage.write_json(folder / CONFIG, _config(pair.recipe))
+    storage.write_json(folder / CONFIG, config(pair.recipe))
     return folder
 
 
@@ -92,15 +92,16 @@ def read_weights(pair: nn.Module, folder: Path) -> None:
     pair.load_state_dict(state)
 
 
-def _config(built: Built | None) -> dict[str, Any]:
-    config: dict[str, Any] = {"pyro_vae": FORMAT, "recipe": None}
+def config(built: Built | None) -> dict[str, Any]:
+    """How a pair was built, as JSON takes it."""
+    found: dict[str, Any] = {"pyro_vae": FORMAT, "recipe": None}
     if built is not None:
         try:
             arguments = {name: _encode(value) for name, value in built.arguments.items()}
         except TypeError as error:
-            return config | {"why": f"{built.name} was given {error}"}
-        config |= {"recipe": built.name, "arguments": arguments}
-    return config
+            return found | {"why": f"{built.name} was given {error}"}
+        found |= {"recipe": built.name, "arguments": arguments}
+    return found
 
 
 def _encode(value: Any) -> Any:

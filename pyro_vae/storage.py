@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,20 @@ class whole:
         self.path = path
 
     def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}", suffix=PART)
-        os.close(handle)
-        self.part = Path(name)
+        self.part = self.path.with_name(f".{self.path.name}-{uuid.uuid4().hex}{PART}")
+        self.part.touch()
+        self.mode = self.part.stat().st_mode  # what the user's umask makes of a new file, whoever writes it
         return self.part
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                self.part.chmod(self.mode)
+                with self.part.open("rb") as file:
+                    os.fsync(file.fileno())
+                self.part.replace(self.path)
+        finally:
             self.part.unlink(missing_ok=True)
-            return
-        with self.part.open("rb") as file:
-            os.fsync(file.fileno())
-        self.part.chmod(0o644)
-        self.part.replace(self.path)
 
 
 def sweep(folder: Path) -> None:
@@ -66,7 +67,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     outline = json.dumps(_outline(state, "", tensors, {}))
-    notes = {"pyro_vae": str(FORMAT), "outline": outline, "digest": _digest(tensors, outline)}
+    notes = {"pyro_vae": str(FORMAT), "outline": outline, "digest": digest(tensors, outline)}
     with whole(path) as part:
         try:
             safetensors.torch.save_file(tensors, str(part), notes)
@@ -93,7 +94,7 @@ def read_state(path: Path) -> Any:
         raise ValueError(f"{path}: not written by pyro_vae")
     if notes["pyro_vae"] != str(FORMAT):
         raise ValueError(f"{path}: written in format {notes['pyro_vae']}, this version reads format {FORMAT}")
-    if notes.get("digest") != _digest(tensors, notes.get("outline", "")):
+    if notes.get("digest") != digest(tensors, notes.get("outline", "")):
         raise ValueError(f"{path}: damaged, its content is not what was written")
     return _restored(json.loads(notes["outline"]), tensors)
 
@@ -101,12 +102,13 @@ def read_state(path: Path) -> Any:
 def _outline(value: Any, path: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
     """``value`` as JSON, its tensors taken out under the path that first leads to them."""
     if isinstance(value, Tensor):
+        storage = value.untyped_storage()
         key = (value.data_ptr(), value.shape, value.stride(), value.dtype)
         first = seen.setdefault(key, path) if value.numel() else path  # tied weights are one tensor
         if first == path:
-            # a slice is copied, for the file holds whole storages
-            sliced = value.untyped_storage().nbytes() != value.nbytes
-            tensors[path] = (value.clone() if sliced else value).detach().cpu().contiguous()
+            # the file holds whole storages: a slice or another view of one is copied
+            view = storage.nbytes() != value.nbytes or seen.setdefault(storage.data_ptr(), path) != path
+            tensors[path] = (value.clone() if view else value).detach().cpu().contiguous()
         return {"tensor": first}
     if isinstance(value, Mapping):
         return {"mapping": [[key, _outline(v, f"{path}/{key}", tensors, seen)] for key, v in value.items()]}
@@ -130,10 +132,11 @@ def _restored(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: _restored(item, tensors) for key, item in outline["mapping"]}
 
 
-def _digest(tensors: Mapping[str, Tensor], outline: str) -> str:
-    digest = hashlib.sha256(outline.encode())
+def digest(tensors: Mapping[str, Tensor], outline: str = "") -> str:
+    """A number that changes with any bit of the tensors, their names, types and shapes."""
+    found = hashlib.sha256(outline.encode())
     for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

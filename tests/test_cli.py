@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,7 +55,7 @@ def test_a_run_from_training_to_pictures(done, tmp_path):
     assert "p(x, z) = p(z) p(x | z)" in printed
     assert "(--binarise dynamic)" in printed
     folder = Path("runs/vae-digits")
-    kept = {"checkpoint.safetensors", "config.json", "metrics.csv", "run.json", "weights.safetensors"}
+    kept = {".lock", "checkpoint.safetensors", "config.json", "metrics.csv", "run.json", "weights.safetensors"}
     pictures = {f"{kind}.png" for kind in ("samples", "reconstructions", "traversals", "latents", "learning_curves")}
     found = {path.name for path in folder.iterdir()}
     assert kept | pictures == {name for name in found if "tfevents" not in name}
@@ -123,7 +124,7 @@ def test_parts_and_settings_reach_the_pair(done):
     settings = pv.train.keeper.storage.read_state(Path("a/checkpoint.safetensors"))["settings"]
     assert "WarmUp(epochs=1" in settings["temper"]
     assert "FreeBits" in settings["objective"]
-    assert settings["lr_schedule"] == "StepLR"
+    assert "StepLR(" in settings["lr_schedule"]
     assert "clip=3.0" in settings["stepper"]
 
 
@@ -271,6 +272,15 @@ TRAIN = {
     "likelihood by module": (["train", "--likelihood", "os.system"], "likelihood: unknown 'os.system'"),
     "unknown setting": (["train", "--likelihood", "Normal:x=1"], "likelihood: Normal takes no 'x'; it takes scale"),
     "code for a setting": (["train", "--likelihood", "Normal:scale=open('x')"], "expected NAME or NAME:KEY=VALUE"),
+    "brackets": (["train", "--likelihood", "Normal:scale=1)+(2"], "expected NAME or NAME:KEY=VALUE"),
+    "called twice": (["train", "--likelihood", "Normal:scale=1)(scale=2"], "expected NAME or NAME:KEY=VALUE"),
+    "schedule by zero": (["train", "--lr-schedule", "StepLR:step_size=0"], "lr_schedule: StepLR:step_size=0: "),
+    "schedule by word": (
+        ["train", "--lr-schedule", "CosineAnnealingLR:T_max=a"],
+        "lr_schedule: CosineAnnealingLR:T_max=a",
+    ),
+    "temper e": (["train", "--temper", "e"], "temper: unknown 'e', expected one of"),
+    "temper nan": (["train", "--temper", "nan"], "temper: expected a finite number of at least 0, found nan"),
     "half a setting": (["train", "--likelihood", "Normal:scale"], "expected NAME or NAME:KEY=VALUE"),
     "bad setting": (["train", "--likelihood", "Normal:scale=0"], "scale: expected a finite number greater than 0"),
     "unknown net": (["train", "--net", "Linear"], "net: unknown 'Linear', expected one of"),
@@ -287,6 +297,13 @@ TRAIN = {
     "schedule lacks": (["train", "--lr-schedule", "StepLR"], "lr_schedule: StepLR needs 'step_size', as in"),
     "device": (["train", "--device", "quantum"], "device: 'quantum' is not to be had here"),
     "counts for grey": (["train", "--likelihood", "Poisson"], "train: x: "),
+    "particles zero": (["train", "--objective", "Trace_ELBO:num_particles=0"], "objective: num_particles: expected"),
+    "device of no numbers": (["train", "--device", "meta"], "device: 'meta' is not to be had here"),
+    "more than a number": (["train", "--epochs", "9" * 30], "epochs: expected a whole number"),
+    "no data": (["train", "--data", ""], "name_or_path: expected a name or a file, found an empty one"),
+    "likelihood of tables": (["train", "--likelihood", "Columns"], "likelihood: unknown 'Columns'"),
+    "schedule lacks keys": (["train", "--lr-schedule", "ConstantLR:last_epoch=3"], "lr_schedule: ConstantLR"),
+    "run of a variant": (["train", "--resume", "nowhere", "vae"], "resume: a run knows its variant, found 'vae'"),
     "standardise what": (["train", "--standardise"], "standardise: name a likelihood of real numbers"),
     "standardise counts": (["train", "--standardise", "--likelihood", "Poisson"], "standardise: Poisson"),
     "resume nothing": (["train", "--resume", "nowhere"], "nowhere: no such run"),
@@ -297,6 +314,12 @@ TRAIN = {
 RUNS = {
     "overwrite": (["train", "--out", "RUN"], None, "out: .*run holds a run; go on with --resume"),
     "resume otherwise": (["train", "--resume", "RUN", "--lr", "3"], None, "lr: a resumed run keeps its own"),
+    "fewer epochs": (["train", "--resume", "RUN", "--epochs", "0"], None, "epochs: the run in .* is to have 1"),
+    "moved to nothing": (["train", "--resume", "RUN", "--data", "digist"], None, "name: unknown 'digist'"),
+    "half a particle": (["evaluate", "RUN", "--particles", "2.5"], None, "particles: expected a whole number"),
+    "half a sample": (["sample", "RUN", "-n", "2.5"], None, "n: expected a whole number, found '2.5'"),
+    "plan of nulls": (["evaluate", "RUN"], lambda f: edit(f, "run.json", training=None), "not the plan of a run"),
+    "plan of strangers": (["evaluate", "RUN"], lambda f: edit(f, "run.json", data={"a": 1}), "not the plan of a run"),
     "particles": (["evaluate", "RUN", "--particles", "0"], None, "particles: expected a whole number of at least 1"),
     "split": (["evaluate", "RUN", "--split", "tset"], None, "split: unknown 'tset'.*did you mean 'test'"),
     "other data": (["evaluate", "RUN", "--data", "nowhere.npy"], None, "nowhere.npy: no such file"),
@@ -377,10 +400,56 @@ def test_a_failure_under_way_has_a_code_of_its_own(run, monkeypatch):
     assert run("train", *QUICK)[::2] == (1, "pyro-vae: error: epoch 1, step 3: the loss is nan\n")
     fails(OSError("a: cannot be written to after epoch 3: no space"))
     assert run("train", *QUICK, "--out", "b")[0] == 1
+    assert run("train", "--data", "mnist", "--download", *QUICK, "--out", "b")[0] == 1
     fails(KeyboardInterrupt())
     code, _, err = run("train", *QUICK, "--out", "c")
-    assert (code, err) == (130, "pyro-vae: error: interrupted; a training goes on with pyro-vae train --resume RUN\n")
+    assert (code, err) == (130, "pyro-vae: error: interrupted; it goes on with pyro-vae train --resume c\n")
     assert "no such file" not in run("train", "--resume", "c")[2]
+
+
+def test_a_failed_start_blocks_no_folder(run, monkeypatch, tmp_path):
+    def fails(*_, **__):
+        raise FloatingPointError("epoch 1, step 3: the loss is nan")
+
+    monkeypatch.setattr("pyro_vae.train.loop._epoch", fails)
+    Path("mine").mkdir()
+    (Path("mine") / "notes.txt").write_text("precious")
+    for out in ("mine", "new"):
+        assert run("train", *QUICK, "--out", out)[0] == 1
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["mine", "mine/notes.txt"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert run("train", *QUICK, "--out", "mine")[0] == 0
+
+
+def test_pictures_that_do_not_suit_are_left_out(run):
+    words = ["--likelihood", "Categorical:classes=2", "--binarise", "threshold", "--out", "a"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, out, err = run("train", *QUICK, *words)
+    assert code == 0
+    assert "next: pyro-vae evaluate a; pyro-vae sample a" in out
+    assert err.count("\n") == 3
+    assert "pyro-vae: warning: no picture of the samples: mean: x, Categorical, has no mean; use draws\n" in err
+    assert run("plot", "a", "samples")[::2] == (2, "pyro-vae: error: mean: x, Categorical, has no mean; use draws\n")
+    assert run("sample", "a", "-n", 4)[0] == 0
+
+
+def test_a_folder_in_use_is_left_alone(run, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "run")
+    before = (copy / "run.json").read_text()
+    with filelock.FileLock(copy / ".lock"):
+        code, _, err = run("train", "--resume", copy, "--epochs", 9)
+    assert code == 1
+    assert "is in use by another process" in err
+    assert (copy / "run.json").read_text() == before
+
+
+def test_data_without_a_test_part_say_how_to_evaluate(done):
+    np.save("x.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    printed = done("train", "--data", "x.npy", "--likelihood", "Normal", *QUICK, "--out", "a b")
+    assert "next: pyro-vae evaluate 'a b' --split train; pyro-vae sample 'a b'" in printed
+    assert "40 data" in done("evaluate", "a b", "--split", "train", "--particles", 2)
 
 
 def test_warnings_are_lines_too(run, folder, monkeypatch):

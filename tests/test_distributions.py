@@ -12,6 +12,8 @@ from scipy import integrate, stats
 from pyro_vae import checks
 from pyro_vae.distributions import (
     ContinuousBernoulli,
+    CountNegativeBinomial,
+    CountPoisson,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
     FiniteNormal,
@@ -303,3 +305,25 @@ def test_shapes_expand_and_validation(name):
 def test_parameters_are_validated(make, name):
     with pytest.raises(ValueError, match=f"parameter {name}"):
         make(torch.tensor([math.nan]))
+
+
+@pytest.mark.parametrize("logit", [0.05, 3.0, 88.5, 89.0, 100.0, 1e3, 1e4])
+def test_continuous_bernoulli_mean_has_a_gradient_everywhere(logit):
+    """It is the variance, 1 / l^2 - 1 / (2 sinh(l / 2))^2."""
+    expected = float(1 / mpmath.mpf(logit) ** 2 - 1 / (2 * mpmath.sinh(mpmath.mpf(logit) / 2)) ** 2)
+    for sign in (-1, 1):
+        logits = torch.tensor(sign * logit, requires_grad=True)
+        ContinuousBernoulli(logits).mean.backward()
+        assert float(logits.grad) == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [10.0, 1e4, 1e6])
+def test_large_counts_keep_their_digits_in_single_precision(count):
+    """torch's own log p is off by 0.8 nats at a million."""
+    rate = torch.tensor(count)
+    found = float(CountPoisson(rate).log_prob(torch.tensor(count)))
+    assert found == pytest.approx(stats.poisson.logpmf(count, count), abs=1e-4)
+    r = 3.0
+    logits = torch.log(rate / r)
+    found = float(CountNegativeBinomial(torch.tensor(r), logits=logits).log_prob(torch.tensor(count)))
+    assert found == pytest.approx(stats.nbinom.logpmf(count, r, r / (r + count)), abs=1e-4)

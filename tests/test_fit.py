@@ -137,7 +137,14 @@ def test_the_folder_of_a_run(x, tmp_path):
     assert [float(r["validation_elbo"]) for r in rows] == run.history["validation_elbo"]
     assert [r["epoch"] for r in rows] == ["1", "2", "3"]
     names = {p.name.partition(".out.")[0] for p in (tmp_path / "run").iterdir()}
-    assert names == {"checkpoint.safetensors", "config.json", "events", "metrics.csv", "weights.safetensors"}
+    assert names == {".lock", "checkpoint.safetensors", "config.json", "events", "metrics.csv", "weights.safetensors"}
+
+
+def test_the_bar_moves(x, monkeypatch):
+    shown = []
+    monkeypatch.setattr("pyro_vae.train.loop.tqdm.update", lambda bar, n=1: shown.append((bar.total, n)))
+    pv.fit(pair(), x, epochs=3, progress=False)
+    assert shown == [(3, 1)] * 3
 
 
 def test_a_folder_that_is_a_file_is_refused_before_training(x, tmp_path):

@@ -1,7 +1,9 @@
 """A run that is killed and resumed ends where an uninterrupted one ends, bit by bit; its files are whole or missing."""
 
+import csv
 import logging
 import multiprocessing
+import os
 import pickle
 import random
 import resource
@@ -9,22 +11,25 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from functools import partial
 from pathlib import Path
 
+import filelock
 import pyro
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae import storage
 from pyro_vae.infer import SVI, Cyclical, FreeBits, WarmUp
+from pyro_vae.likelihoods import ContinuousBernoulli
 
 EPOCHS, KILLS = 30, 10
 
@@ -55,11 +60,15 @@ def train(folder, epochs=EPOCHS, *, of=pair, **options):
 def state(folder):
     """Everything that must be the same bit by bit: the best pair, and all that training would go on from."""
     checkpoint = storage.read_state(folder / "checkpoint.safetensors")
-    history = {k: v for k, v in checkpoint["run"]["history"].items() if k != "seconds"}
+    run = checkpoint["run"]
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     return {
-        "best": storage.read_state(folder / "weights.safetensors"),
-        **{part: checkpoint[part] for part in ("variant", "stepper", "schedule")},
-        "history": history,
+        "pair": storage.read_state(folder / "weights.safetensors"),
+        **{part: checkpoint[part] for part in ("settings", "variant", "best", "stepper", "schedule")},
+        "run": {k: v for k, v in run.items() if k != "history"},
+        "history": {k: v for k, v in run["history"].items() if k != "seconds"},
+        "metrics": [{k: v for k, v in row.items() if k != "seconds"} for row in rows],
+        "config": (folder / "config.json").read_text(),
     }
 
 
@@ -101,44 +110,109 @@ def epochs_done(folder):
         return 0
 
 
-def kill(process, folder, random_numbers):
-    """SIGKILL at a random moment of a random epoch."""
-    epoch, delay = random_numbers.randrange(EPOCHS - 8), random_numbers.uniform(0, 0.1)
-    deadline = time.monotonic() + 120
-    while epochs_done(folder) < epoch or not folder.exists():
-        assert process.is_alive(), f"ended with {process.exitcode}"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    time.sleep(delay)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL, "the run was over before it was killed"
+class At(logging.Handler):
+    """Does something when an epoch is logged."""
+
+    def __init__(self, epoch, act):
+        super().__init__(logging.INFO)
+        self.words, self.act = f"epoch {epoch}:", act
+
+    def emit(self, record):
+        if record.getMessage().startswith(self.words):
+            self.act()
+
+
+def train_and_die(folder, epoch, share):
+    """A process that is killed a share of an epoch after one has ended, wherever it is then."""
+    log = logging.getLogger("pyro_vae")
+    log.setLevel(logging.INFO)
+    last = time.perf_counter()
+
+    def die():
+        delay = share * (time.perf_counter() - last)  # an epoch's length
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    def note():
+        nonlocal last
+        last = time.perf_counter()
+
+    log.addHandler(At(epoch - 1, note))
+    log.addHandler(At(epoch, die))
+    train(folder)
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(seed, processes, uninterrupted, tmp_path):
-    folder = tmp_path / "run"
-    process = processes.Process(target=train, args=(folder,))
+    folder, numbers = tmp_path / "run", random.Random(seed)
+    epoch = numbers.randrange(2, EPOCHS - 3)
+    process = processes.Process(target=train_and_die, args=(folder, epoch, numbers.random()))
     process.start()
-    kill(process, folder, random.Random(seed))
-    done = epochs_done(folder)
-    _, run = train(folder)
-    assert run.epochs == EPOCHS > done
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert epochs_done(folder) < EPOCHS
+    train(folder)
     assert_same(state(folder), state(uninterrupted))
-    left = [p.name for p in folder.iterdir() if p.name.startswith(".")]
+    left = [p.name for p in folder.iterdir() if p.name.startswith(".") and p.name != ".lock"]
     assert not left, f"{left} was left by the killed process"
 
 
-def test_many_kills_in_one_run(processes, uninterrupted, tmp_path):
-    folder, numbers = tmp_path / "run", random.Random(99)
-    for _ in range(5):
-        process = processes.Process(target=train, args=(folder,))
-        process.start()
-        time.sleep(numbers.uniform(0.05, 0.6))
-        process.kill()
-        process.join()
-    train(folder)
-    assert_same(state(folder), state(uninterrupted))
+def logged(folder):
+    """What TensorBoard shows of the ELBO."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own, of other packages
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("elbo")]
+
+
+class Killed(BaseException):
+    """Nothing that happens after this happens in a killed process."""
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Stop at the n-th replacement of a file, before it or after it."""
+    leave = storage.whole.__exit__
+
+    def arm(n, after):
+        count = 0
+
+        def maybe(self, *error):
+            nonlocal count
+            count += 1
+            if count == n and not after:
+                raise Killed
+            leave(self, *error)
+            if count == n:
+                raise Killed
+
+        monkeypatch.setattr(storage.whole, "__exit__", maybe)
+
+    return arm
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_every_moment_between_two_files_is_survived(after, killed_at, monkeypatch, tmp_path):
+    """Each checkpoint is followed by other files: whichever of them a process writes last, nothing is amiss."""
+    options = {"temper": None, "epochs": 3}
+    leave = storage.whole.__exit__
+    train(tmp_path / "whole", **options)
+    expected = state(tmp_path / "whole"), logged(tmp_path / "whole")
+    killed = 0
+    while True:
+        folder = tmp_path / str(killed)
+        killed_at(killed + 1, after)
+        try:
+            train(folder, **options)
+            break
+        except Killed:
+            killed += 1
+        finally:
+            monkeypatch.setattr(storage.whole, "__exit__", leave)
+        train(folder, **options)
+        assert_same((state(folder), logged(folder)), expected)
+    assert killed > 12, "fewer files were replaced than a run of three epochs has"
 
 
 SCHEDULES = {
@@ -191,22 +265,10 @@ def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
     variant, run = train(tmp_path / "run", 2, temper=None)
     assert run.epochs == 2
     assert_same(state(tmp_path / "run"), before)
-    assert_same(dict(variant.state_dict()), before["best"])
+    assert_same(dict(variant.state_dict()), before["pair"])
 
 
 # ---------------------------------------------------------------------- disks
-
-
-class At(logging.Handler):
-    """Does something when an epoch is logged."""
-
-    def __init__(self, epoch, act):
-        super().__init__(logging.INFO)
-        self.words, self.act = f"epoch {epoch}:", act
-
-    def emit(self, record):
-        if record.getMessage().startswith(self.words):
-            self.act()
 
 
 @pytest.fixture
@@ -324,6 +386,17 @@ def smaller():
     return pv.vae((1, 8, 8), latent=3)
 
 
+def other_story():
+    """Other data, though every parameter has the same shape."""
+    return pv.vae((1, 8, 8), latent=4, encoder=pair().guide.posterior.encoder.net, likelihood=ContinuousBernoulli)
+
+
+def frozen():
+    variant = pair()
+    next(variant.guide.parameters()).requires_grad_(False)
+    return variant
+
+
 def other_data():
     return pv.data.load("digits", "test", binarise="dynamic")
 
@@ -334,11 +407,16 @@ OTHERS = {
     "lr": ({"lr": 0.1}, r"optimizer: the run in .*lr=0\.001.*found.*lr=0\.1"),
     "clip": ({"clip": 1.0}, r"stepper: .*clip=5\.0.*found.*clip=1\.0"),
     "patience": ({"patience": 3}, "patience: the run in .* has None, found 3"),
-    "temper": ({"temper": 2.0}, r"temper: the run in .* has None, found 2\.0"),
+    "temper": ({"temper": 2.0}, r"temper: the run in .* has \[\], found \[temper\(2\.0\)\]"),
     "objective": ({"objective": FreeBits(1.0)}, "objective: the run in .* has Trace_ELBO.*found FreeBits"),
-    "schedule": ({"lr_schedule": None}, "lr_schedule: the run in .* has CosineAnnealingLR, found NoneType"),
+    "schedule": ({"lr_schedule": None}, r"lr_schedule: the run in .* has CosineAnnealingLR\(.*found NoneType"),
+    "settings of a schedule": ({"lr_schedule": partial(CosineAnnealingLR, T_max=7)}, "T_max=30.*found.*T_max=7"),
+    "milestones": ({"lr_schedule": partial(MultiStepLR, milestones=[7])}, "lr_schedule: .*found MultiStepLR"),
+    "validation gone": ({"validation": None}, "validation: the run in .* has 270 data in .*, found none"),
+    "frozen": ({"of": frozen}, "parameters: the run in .* has 10 trained.*found 9 trained"),
     "validation": ({"validation": other_data}, "validation: the run in .* has 270 data in"),
-    "pair": ({"of": smaller}, "the checkpoint of another pair"),
+    "story": ({"of": other_story}, "pair: the run in .* has vae, .*found vae, "),
+    "pair": ({"of": smaller}, "pair: the run in .* has vae, .*found vae, "),
 }
 
 
@@ -364,6 +442,27 @@ def test_nothing_is_overwritten(short, tmp_path):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
+def test_one_process_at_a_time(short, tmp_path):
+    folder = shutil.copytree(short, tmp_path / "run")
+    with filelock.FileLock(folder / ".lock"), pytest.raises(BlockingIOError, match="is in use by another process"):
+        train(folder, 3, temper=None)
+    train(folder, 3, temper=None)
+
+
+def test_a_weight_is_the_same_however_it_is_written(tmp_path):
+    train(tmp_path / "run", 1, temper=2)
+    assert train(tmp_path / "run", 2, temper=pv.temper(2.0))[1].epochs == 2
+
+
+def test_a_handler_of_ones_own_is_no_hindrance(tmp_path):
+    def of():
+        bare = pair()
+        return pv.Variant(bare.model, bare.guide, handler=pyro.poutine.scale(scale=0.5))
+
+    train(tmp_path / "run", 1, temper=None, of=of)
+    assert train(tmp_path / "run", 2, temper=None, of=of)[1].epochs == 2
+
+
 def test_what_cannot_be_resumed_says_so(tmp_path):
     with pytest.raises(ValueError, match="resume: needs the folder of the run"):
         train(None)
@@ -386,16 +485,11 @@ def test_another_machine_is_told(short, tmp_path):
 
 
 def test_tensorboard_reads_what_was_logged(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own, of other packages
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     train(tmp_path / "run", 2, temper=None)
     _, run = train(tmp_path / "run", 4, temper=None)
-    events = EventAccumulator(str(tmp_path / "run"))
-    events.Reload()
-    logged = [(event.step, event.value) for event in events.Scalars("elbo")]
-    assert [step for step, _ in logged] == [1, 2, 3, 4]
-    assert [value for _, value in logged] == pytest.approx(run.history["elbo"], rel=1e-6)
+    found = logged(tmp_path / "run")
+    assert [step for step, _ in found] == [1, 2, 3, 4]
+    assert [value for _, value in found] == pytest.approx(run.history["elbo"], rel=1e-6)
 
 
 def test_states_come_back_as_they_were(tmp_path):
@@ -405,7 +499,7 @@ def test_states_come_back_as_they_were(tmp_path):
         "nested": {0: {"a": (1, [2])}},
         "tensors": {"half": torch.ones(2, dtype=torch.bfloat16), "flag": torch.tensor(True), "none": torch.zeros(0, 3)},
         "tied": [shared, shared],
-        "slices": [shared[:2], shared[3:], shared.reshape(2, 3).T],
+        "views": [shared[:2], shared[3:], shared.reshape(2, 3), shared.reshape(2, 3).T],
     }
     storage.write_state(tmp_path / "state", held)
     assert_same(storage.read_state(tmp_path / "state"), held)
@@ -418,7 +512,8 @@ def test_states_come_back_as_they_were(tmp_path):
 
 
 def command(*words, at):
-    return [sys.executable, "-m", "pyro_vae", *map(str, words)], {"cwd": at, "capture_output": True, "text": True}
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of small nets wait for each other
+    return [sys.executable, "-m", "pyro_vae", *map(str, words)], {"cwd": at, "env": env, "stdout": subprocess.DEVNULL}
 
 
 def test_the_command_line_is_killed_and_resumed(tmp_path):
@@ -428,7 +523,7 @@ def test_the_command_line_is_killed_and_resumed(tmp_path):
         if name == "whole":
             subprocess.run(call, check=True, **options)
             continue
-        process = subprocess.Popen(call, cwd=options["cwd"], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(call, **options)
         while epochs_done(tmp_path / name) < 3:
             assert process.poll() is None, "the run was over before it was killed"
             time.sleep(0.001)

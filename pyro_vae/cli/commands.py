@@ -1,48 +1,59 @@
 """The commands, their words and their exit codes: 0 done, 1 failed under way, 2 bad input, 130 interrupted."""
 
+import copy
 import inspect
+import io
 import json
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from cyclopts import App, CycloptsError, Parameter
 
 import pyro_vae as pv
 from pyro_vae import checks, saving
 from pyro_vae.cli import pictures
-from pyro_vae.cli.options import options, title
+from pyro_vae.cli.options import options, title, whole
 from pyro_vae.cli.parts import choices, made
 from pyro_vae.cli.runs import PLAN, Plan, trained
 from pyro_vae.recipes import RECIPES
+from pyro_vae.train import Run
+from pyro_vae.train.keeper import locked
+from pyro_vae.train.run import CHECKPOINT, METRICS
 
-BAD_INPUT = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError)
-FAILED = (FloatingPointError, OSError)
+BAD_INPUT = (ValueError, TypeError, OverflowError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError)
+FAILED = (FloatingPointError, OSError, torch.OutOfMemoryError)
 
 Folder = Annotated[Path, Parameter(help="The folder of a run.")]
-Seed = Annotated[int, Parameter(help="Of the random draws.")]
+Seed = Annotated[int, Parameter(help="Of the random draws.", converter=whole("seed"))]
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def run(words: Sequence[str] | None = None) -> int:
     """Run one command; what goes wrong is one line on standard error."""
-    warnings.showwarning = lambda message, *_, **__: print(f"pyro-vae: warning: {_line(message)}", file=sys.stderr)
-    try:
-        command, bound, _ = application().parse_args(words, exit_on_error=False, print_error=False)
-        command(*bound.args, **bound.kwargs)
-        sys.stdout.flush()
-    except CycloptsError as error:
-        return _told(error, 2)
-    except BAD_INPUT as error:
-        return _told(error, 2)
-    except BrokenPipeError:
-        sys.stderr.close()  # nobody reads any more; what Python says at its exit would be lost too
-        return 1
-    except FAILED as error:
-        return _told(error, 1)
-    except KeyboardInterrupt:
-        return _told("interrupted; a training goes on with pyro-vae train --resume RUN", 130)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal has no letters for
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"pyro-vae: warning: {_line(message)}", file=sys.stderr)
+        try:
+            command, bound, _ = application().parse_args(words, exit_on_error=False, print_error=False)
+            command(*bound.args, **bound.kwargs)
+            print(end="", flush=True)
+        except (CycloptsError, *BAD_INPUT) as error:
+            return _told(error, 2)
+        except BrokenPipeError:
+            sys.stderr.close()  # nobody reads any more; what Python says at its exit would be lost too
+            return 1
+        except FAILED as error:
+            return _told(error, 1)
+        except RuntimeError as error:
+            if "alloc" not in str(error):  # a fault of ours, whose traceback is wanted
+                raise
+            return _told(str(error).partition("\n")[0], 1)
     return 0
 
 
@@ -98,7 +109,7 @@ def _placed(told: dict[str, Any]) -> dict[str, str]:
     placed = {"root": str(Path(told["root"]).absolute())} if "root" in told else {}
     if "data" in told:
         path = Path(told["data"])
-        named = told["data"] in pv.data.SETS or not path.exists()
+        named = told["data"] in ("", *pv.data.SETS) or not path.exists()
         placed["name_or_path"] = told["data"] if named else str(path.absolute())
     return placed
 
@@ -119,31 +130,44 @@ def _start(plan: Plan, folder: Path, progress: bool) -> None:
     """A new run: its plan is on disk before its training starts, and gone again where the input was bad."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"out: {folder}: expected a folder, found a file")
-    if any((folder / name).exists() for name in (PLAN, saving.WEIGHTS)):
+    if any((folder / name).exists() for name in (PLAN, saving.WEIGHTS, CHECKPOINT)):
         raise FileExistsError(f"out: {folder} holds a run; go on with --resume {folder}, or name another folder")
-    train = plan.part("train")
-    plan.settle(train)
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    plan.write(folder)
+    plan.settle(plan.part("train"))
+    before = set(folder.iterdir()) if folder.exists() else None
+    with locked(folder), _interruptible(folder):
+        if (folder / PLAN).exists():
+            raise FileExistsError(f"out: {folder} holds a run by now, which another process has started")
+        plan.write(folder)
+        try:
+            done = plan.run(folder, resume=True, progress=progress)
+        except Exception:
+            if not (folder / METRICS).exists():  # no epoch has ended, nothing is lost
+                for path in set(folder.iterdir()) - (before or set()):
+                    path.unlink()
+                if before is None:
+                    folder.rmdir()
+            raise
+    _tell(plan, done, folder)
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
     try:
-        _train(plan, folder, progress)
-    except BAD_INPUT:
-        if not (folder / saving.WEIGHTS).exists():  # training has not begun
-            (folder / PLAN).unlink()
-            if made:
-                folder.rmdir()
-        raise
+        yield
+    except KeyboardInterrupt:
+        name = shlex.quote(str(folder))
+        raise KeyboardInterrupt(f"interrupted; it goes on with pyro-vae train --resume {name}") from None
 
 
-def _train(plan: Plan, folder: Path, progress: bool) -> None:
-    run = plan.run(folder, resume=True, progress=progress)
+def _tell(plan: Plan, run: Run, folder: Path) -> None:
+    """What has become of a training."""
     print(run)
     if run.stopped:
         print(f"stopped: {run.stopped}")
     for path in pictures.draw(plan, run.variant, folder):
         print(path)
-    print(f"next: pyro-vae evaluate {folder}; pyro-vae sample {folder}")
+    name, split = shlex.quote(str(folder)), "" if plan.has("test") else " --split train"
+    print(f"next: pyro-vae evaluate {name}{split}; pyro-vae sample {name}")
 
 
 def resume(folder: Path, given: dict[str, Any]) -> None:
@@ -151,16 +175,23 @@ def resume(folder: Path, given: dict[str, Any]) -> None:
     others = [name for name in given if name not in ("resume", "epochs", "device", "data", "root", "progress")]
     if others:
         raise ValueError(f"{others[0]}: a resumed run keeps its own; --epochs may grow, data and device may have moved")
-    plan = Plan.read(folder)
+    before = Plan.read(folder)
+    planned = before.training.get("epochs", inspect.signature(pv.fit).parameters["epochs"].default)
+    if given.get("epochs", planned) < planned:
+        raise ValueError(
+            f"epochs: the run in {folder} is to have {planned}, expected no fewer, found {given['epochs']}"
+        )
+    plan = copy.deepcopy(before)
     plan.training |= {name: given[name] for name in ("epochs", "device") if name in given}
     plan.data |= _placed({name: given[name] for name in ("data", "root") if name in given})
-    before = Plan.read(folder)
-    plan.write(folder)  # before training, so that a kill forgets nothing
-    try:
-        _train(plan, folder, given.get("progress", True))
-    except BAD_INPUT:
-        before.write(folder)
-        raise
+    with locked(folder), _interruptible(folder):
+        plan.write(folder)  # before training, so that a kill forgets nothing
+        try:
+            done = plan.run(folder, resume=True, progress=given.get("progress", True))
+        except BAD_INPUT:
+            before.write(folder)
+            raise
+    _tell(plan, done, folder)
 
 
 # ---------------------------------------------------------------------- the others
@@ -170,7 +201,9 @@ def evaluate(
     run: Folder,
     /,
     *,
-    particles: Annotated[int, Parameter(help="Draws per datum for the log-likelihood.")] = 100,
+    particles: Annotated[
+        int, Parameter(help="Draws per datum for the log-likelihood.", converter=whole("particles"))
+    ] = 100,
     split: Annotated[str, Parameter(help="Part of the data: train, validation or test.")] = "test",
     data: Annotated[str | None, Parameter(help="Other data than those of the run, of the same kind.")] = None,
     as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object.", negative=())] = False,
@@ -188,7 +221,7 @@ def sample(
     run: Folder,
     /,
     *,
-    n: Annotated[int, Parameter(name=["--n", "-n"], help="How many.")] = 64,
+    n: Annotated[int, Parameter(name=["--n", "-n"], help="How many.", converter=whole("n"))] = 64,
     out: Annotated[
         str | None,
         Parameter(
@@ -262,6 +295,8 @@ def _unnamed() -> Callable[..., None]:
         for name in variant:  # a name that is known has a command of its own
             checks.known("variant", name, RECIPES)
         chosen = {k: v for k, v in given.items() if v is not None}
+        if variant and "resume" in chosen:
+            raise ValueError(f"resume: a run knows its variant, found {variant[0]!r}")
         resume(chosen["resume"], chosen) if "resume" in chosen else vae(**given)
 
     stray = inspect.Parameter(

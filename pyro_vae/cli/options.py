@@ -1,6 +1,5 @@
 """Options of the command line, read off the signatures and docstrings of the functions that they are for."""
 
-import functools
 import inspect
 import re
 import types
@@ -30,8 +29,7 @@ def options(function: Callable[..., Any], group: str, skip: Sequence[str] = ()) 
         if parameter.name in PARTS:
             text += f" NAME or NAME:KEY=VALUE,...; the names: {', '.join(sorted(choices(parameter.name)))}."
         several = get_origin(kind) is Sequence
-        # cyclopts would make 2 of 2.5
-        convert = functools.partial(_whole, parameter.name) if kind in (int, Sequence[int]) else None
+        convert = whole(parameter.name) if kind in (int, Sequence[int]) else None
         note = Parameter(
             help=text.strip(), group=group, consume_multiple=several, negative_iterable=(), converter=convert
         )
@@ -41,13 +39,17 @@ def options(function: Callable[..., Any], group: str, skip: Sequence[str] = ()) 
         yield parameter.replace(annotation=Annotated[kind | None, note], kind=parameter.KEYWORD_ONLY, default=default)
 
 
-def _whole(name: str, kind: Any, tokens: Sequence[Any]) -> Any:
-    """Whole numbers, as they are written."""
-    wrong = [token.value for token in tokens if not re.fullmatch(r"[-+]?\d+", token.value)]
-    if wrong:
-        raise CoercionError(msg=f"{name}: expected a whole number, found {wrong[0]!r}")
-    numbers = [int(token.value) for token in tokens]
-    return numbers if get_origin(kind) is Sequence else numbers[0]
+def whole(name: str) -> Callable[[Any, Sequence[Any]], Any]:
+    """Whole numbers, as they are written: cyclopts would make 2 of 2.5."""
+
+    def convert(kind: Any, tokens: Sequence[Any]) -> Any:
+        wrong = [token.value for token in tokens if not re.fullmatch(r"[-+]?\d{1,18}", token.value)]
+        if wrong:
+            raise CoercionError(msg=f"{name}: expected a whole number, found {wrong[0]!r}")
+        numbers = [int(token.value) for token in tokens]
+        return numbers if get_origin(kind) is Sequence else numbers[0]
+
+    return convert
 
 
 def helps(function: Callable[..., Any]) -> dict[str, str]:

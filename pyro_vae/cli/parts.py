@@ -3,11 +3,12 @@
 import ast
 import functools
 import inspect
-import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pyro.infer
+import torch
 from torch.optim import lr_scheduler
 
 from pyro_vae import checks, infer, likelihoods, nets
@@ -27,9 +28,25 @@ def made(name: str, value: Any) -> Any:
     """What the value of any option stands for: a part where the option names one, or a weight; else itself."""
     if name not in PARTS or not isinstance(value, str):
         return value
-    if name == "temper" and re.fullmatch(r"[-+.\deE]+", value):
-        return float(value)
-    return part(name, value)
+    if name == "temper":
+        with suppress(ValueError):
+            return float(value)
+    made = part(name, value)
+    if name == "lr_schedule":
+        _try(value, made)
+    return made
+
+
+def _try(words: str, schedule: Callable[..., Any]) -> None:
+    """Two steps of a schedule, so that bad settings are told before training."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    try:
+        tried = schedule(optimizer)
+        for _ in range(2):
+            optimizer.step()
+            tried.step(*[0.0] * isinstance(tried, lr_scheduler.ReduceLROnPlateau))
+    except Exception as error:  # each schedule has its own ways to fail
+        raise ValueError(f"lr_schedule: {words}: {error!r}") from None
 
 
 def choices(option: str) -> dict[str, Any]:
@@ -42,7 +59,9 @@ def choices(option: str) -> dict[str, Any]:
         return _named(*SCHEDULES)
     if option == "net":  # those that recipes can build from two shapes
         return {n: c for n, c in _named(nets).items() if "hidden" in inspect.signature(c).parameters}
-    return {n: c for n, c in _named(likelihoods).items() if "decoder" in inspect.signature(c).parameters}
+    # what a table's columns are is told by the table
+    given = {n: c for n, c in _named(likelihoods).items() if "decoder" in inspect.signature(c).parameters}
+    return {name: likelihood for name, likelihood in given.items() if name != "Columns"}
 
 
 def _named(module: Any, names: str = "") -> dict[str, Any]:
@@ -81,10 +100,11 @@ def _settings(option: str, words: str, told: str) -> dict[str, Any]:
     """Numbers, tuples and words; nothing is evaluated."""
     try:
         call: Any = ast.parse(f"f({told})", mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise ValueError("brackets that close too early")
         if call.args or any(k.arg is None for k in call.keywords):
             raise ValueError("settings are KEY=VALUE")
-        return {
-            k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in call.keywords
-        }
+        values = {str(k.arg): k.value for k in call.keywords}
+        return {key: v.id if isinstance(v, ast.Name) else ast.literal_eval(v) for key, v in values.items()}
     except (SyntaxError, ValueError):
         raise ValueError(f"{option}: expected NAME or NAME:KEY=VALUE,..., found {words!r}") from None

@@ -1,5 +1,6 @@
 """What a run shows of itself: pictures of the pair, and draws in files."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,13 @@ def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: P
     suited = [kind for kind in KINDS if kind not in IMAGES or _is_image(pair)]
     paths = []
     for kind in [checks.known("plot", kind, KINDS) for kind in kinds] or suited:
-        figure = KINDS[kind](plan, pair, run)
+        try:
+            figure = KINDS[kind](plan, pair, run)
+        except ValueError as error:
+            if kinds:
+                raise
+            warnings.warn(f"no picture of the {kind}: {error}", stacklevel=2)  # nobody has asked for it
+            continue
         paths.append(folder / f"{kind}.png")
         with whole(paths[-1]) as part:
             figure.savefig(part, format="png", dpi=120, bbox_inches="tight")
@@ -53,8 +60,8 @@ def write(plan: Plan, draws: Any, out: str | None, run: Path) -> str:
     if out == "-":
         return _csv(draws, columns)
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write = WRITERS[checks.known("out", path.suffix, WRITERS)]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
         write(part, draws, columns)
     return f"{path}\n"
@@ -82,7 +89,7 @@ def _npy(part: Path, draws: Tensor, columns: Any) -> None:
 
 
 def _text(part: Path, draws: Tensor, columns: Any) -> None:
-    part.write_text(_csv(draws, columns))
+    part.write_text(_csv(draws, columns), encoding="utf-8")
 
 
 WRITERS = {".png": _png, ".npy": _npy, ".csv": _text}

@@ -32,6 +32,9 @@ class Plan:
     training: dict[str, Any]
     standardise: bool = False
 
+    def __post_init__(self) -> None:
+        self._parts: dict[tuple[str, str], Any] = {}
+
     @classmethod
     def read(cls, folder: Path) -> "Plan":
         """The plan of a run.
@@ -41,9 +44,13 @@ class Plan:
         """
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such run")
+        if not (folder / PLAN).is_file():
+            raise FileNotFoundError(f"{folder / PLAN}: no such file; expected a folder written by pyro-vae train")
         plan = saving.read_config(folder, PLAN)
         try:
             read = cls(**{name: value for name, value in plan.items() if name != "pyro_vae"})
+            dict(**read.pair, **read.training)
+            inspect.signature(load).bind(**read.data)
         except TypeError as error:
             raise ValueError(f"{folder / PLAN}: not the plan of a run ({error})") from None
         checks.known(f"{folder / PLAN}: variant", read.variant, RECIPES)
@@ -66,8 +73,11 @@ class Plan:
             print("data: grey images, drawn anew as black and white at each use (--binarise dynamic)")
 
     def part(self, split: str) -> Any:
-        """A part of the data."""
-        return load(split=split, **self.data)
+        """A part of the data, read once as long as it is read in the same way."""
+        key = (split, repr(self.data))
+        if key not in self._parts:
+            self._parts[key] = load(split=split, **self.data)
+        return self._parts[key]
 
     def run(self, folder: Path, **options: Any) -> Run:
         """Train the pair in ``folder``, or go on with it; ``options`` are those of :func:`pyro_vae.fit`."""
@@ -79,12 +89,17 @@ class Plan:
         training = {name: made(name, value) for name, value in self.training.items()}
         return fit(pair, train, validation=validation, out=folder, **training, **options)
 
+    def has(self, split: str) -> bool:
+        """Whether the data have such a part."""
+        try:
+            self.part(split)
+        except NoSuchPart:
+            return False
+        return True
+
     def validation(self) -> Any:
         """The validation part, where the data have one."""
-        try:
-            return self.part("validation")
-        except NoSuchPart:
-            return None
+        return self.part("validation") if self.has("validation") else None
 
     def held_out(self) -> Any:
         """Data to look at: those that were not trained on, where there are any."""
@@ -94,8 +109,14 @@ class Plan:
     def arguments(self, train: Any) -> dict[str, Any]:
         """The arguments of the recipe, its likelihood in the units of the data where that was asked for."""
         arguments = {name: made(name, value) for name, value in self.pair.items()}
-        if isinstance(train, Table):
-            arguments.setdefault("likelihood", functools.partial(Columns, **train.settings()))
+        if isinstance(train, Table) and "likelihood" not in arguments:
+            arguments["likelihood"] = functools.partial(Columns, **train.settings())
+        elif isinstance(train, Table) and any(column.kind != "real" for column in train.columns.values()):
+            name, kind = next((name, c.kind) for name, c in train.columns.items() if c.kind != "real")
+            raise ValueError(
+                f"likelihood: {self.pair['likelihood']} for a table whose column {name!r} is {kind}; leave it out, and "
+                f"each column is modelled by its kind, or say that it is real (--columns.{name} real)"
+            )
         elif self.standardise:
             if "likelihood" not in arguments:
                 raise ValueError("standardise: name a likelihood of real numbers, such as --likelihood Normal")

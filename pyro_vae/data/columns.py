@@ -9,6 +9,7 @@ import numpy as np
 from pyro_vae import checks
 
 KINDS = ("binary", "categorical", "count", "real")
+MOST = 1e6  # larger whole numbers are amounts, or names, and no counts
 FEW = 10  # more whole numbers than these are a quantity, as are more labels in pyro_vae.plot
 
 
@@ -91,7 +92,7 @@ def _inferred(values: Any, distinct: list[Any], where: str) -> str:
     if (found != np.round(found)).any():
         return "real"
     if len(distinct) > FEW:
-        return "count" if _counts(found) else "real"
+        return "count" if _counts(found) and found.max() <= MOST else "real"
     return "binary" if len(distinct) == 2 else "categorical"
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyro_vae import checks
 from pyro_vae.data.sets import Data
-from pyro_vae.tracing import seeded
+from pyro_vae.tracing import reseed, seeded
 from pyro_vae.variant import Variant
 
 Batch = dict[str, Any]
@@ -78,6 +78,8 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
             raise ValueError(f"{name}: empty, a {type(data).__name__} of 0 data")
         shuffle = not isinstance(data, IterableDataset)
         return _of_loader(variant, DataLoader(data, batch_size, shuffle=shuffle), name)
+    if hasattr(data, "iloc"):
+        raise TypeError(f"{name}: a DataFrame; pass pv.data.load(frame), which tells the kinds of its columns")
     try:
         tensors = {k: torch.as_tensor(v) for k, v in variant.by_name(data).items()}
     except (TypeError, ValueError, RuntimeError) as error:
@@ -124,7 +126,7 @@ def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
     def produce(seed: int | None) -> Iterator[Batch]:
         with _reseeded(_generators(loader), derived(seed or 0)):
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derived(seed or 0))
+                reseed(derived(seed or 0), torch.device("cpu"))  # those of other devices are the program's
                 source = iter(loader)
                 opening = list(itertools.islice(source, 1))  # samplers draw their order with the first item
             for item in itertools.chain(opening, source):

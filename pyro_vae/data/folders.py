@@ -36,6 +36,8 @@ class Images(Dataset[Any]):
             have one size.
         grey: decode to one channel; otherwise one where the first image is grey, else three.
         binarise, seed: as for :func:`pyro_vae.data.load`; a static draw depends on ``seed`` and the file's name.
+        folder: above all of the files; their names are then told from there, with their subfolders.
+        like: the image that tells size and colour of all, so that the parts of a folder agree; by default the first.
 
     Raises:
         ValueError: by :meth:`__getitem__` too, where a file cannot be decoded or is unlike the first in size,
@@ -60,13 +62,16 @@ class Images(Dataset[Any]):
         grey: bool = False,
         binarise: str | None = None,
         seed: int = 0,
+        folder: Path | None = None,
+        like: Path | None = None,
     ) -> None:
+        self.folder = folder
         self.files, self.labels, self.classes = list(files), labels, list(classes)
         self.size = None if size is None else _size(size)
         self.grey, self.binarise, self.seed = grey, binarise, seed
         if not self.files:
             raise ValueError("files: expected at least one image, found none")
-        with _decoding(self.files[0]) as first:
+        with _decoding(self.files[0] if like is None else like) as first:
             height, width = self.size or (first.height, first.width)
             #: the shape of one datum, the ``data_shape`` of a recipe
             self.shape = (1 if grey or first.mode in GREY else 3, height, width)
@@ -81,9 +86,13 @@ class Images(Dataset[Any]):
         elif self.binarise == "dynamic":
             x = torch.bernoulli(x)
         elif self.binarise == "static":
-            place = derived(self.seed, zlib.crc32(self.files[i].name.encode()))
+            place = derived(self.seed, zlib.crc32(self._named(self.files[i]).encode()))
             x = torch.bernoulli(x, generator=torch.Generator().manual_seed(place))
         return x if self.labels is None else (x, int(self.labels[i]))
+
+    def _named(self, file: Path) -> str:
+        """What tells a file from all others, wherever the folder lies."""
+        return file.name if self.folder is None else file.relative_to(self.folder).as_posix()
 
     def __repr__(self) -> str:
         return f"Images({len(self)} of shape {self.shape}, {len(self.classes)} classes, binarise={self.binarise})"
@@ -177,7 +186,9 @@ def images(folder: Path, split: str, seed: int, **options: Any) -> Images:
         )
     number = {name: i for i, name in enumerate(classes)}
     labels = torch.tensor([number[name] for _, name in chosen]) if classes else None
-    return Images([file for file, _ in chosen], labels, classes, seed=seed, **options)
+    return Images(
+        [file for file, _ in chosen], labels, classes, seed=seed, folder=folder, like=everything[0][0], **options
+    )
 
 
 def _files(folder: Path) -> list[tuple[Path, str]]:

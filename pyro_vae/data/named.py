@@ -99,7 +99,7 @@ def _found(name: str, root: Path, download: bool) -> Iterator[None]:
     except Exception as error:  # each of its readers has its own for a file that is cut short
         cause = " ".join(str(error).split())
         if download:
-            raise RuntimeError(f"download: no {name} for {root} ({cause})") from None
+            raise ConnectionError(f"download: no {name} for {root} ({cause})") from None
         if isinstance(error, FileNotFoundError) or "not found" in cause:
             raise FileNotFoundError(f"root: no {name} under {root}; pass download=True ({cause})") from None
         raise ValueError(f"root: {name} under {root} is damaged; fetch it again ({cause})") from None

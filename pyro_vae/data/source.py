@@ -123,6 +123,8 @@ def _kind(given: Any) -> tuple[str, Any]:
             "pv.fit and pv.evaluate take arrays and tensors as they are"
         )
     path = Path(given)
+    if not str(given):
+        raise ValueError("name_or_path: expected a name or a file, found an empty one")
     if str(given) in SETS:
         return "a named set", str(given)
     if path.suffix in FILES:

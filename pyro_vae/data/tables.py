@@ -97,8 +97,9 @@ def table(source: Any, split: str, columns: Mapping[str, Any] | None, seed: int)
 
     Kinds are told from all rows, whatever the split: text and truth values are ``binary`` where there are two of
     them, else ``categorical``; numbers are ``real`` where one has a fraction, ``count`` where there are more than
-    10 different ones and none is negative (``real`` where one is); fewer are ``binary`` or ``categorical``.
-    ``columns`` maps names to other kinds, or is the schema of another table, which is then taken as it is.
+    10 different ones, none negative and none above 1e6 (``real`` where one is); fewer are ``binary`` or
+    ``categorical``. ``columns`` maps names to other kinds, or is the schema of another table, which is then taken
+    as it is.
 
     Raises:
         ValueError: where a file is none, values are missing, a column is constant, its name comes twice, its

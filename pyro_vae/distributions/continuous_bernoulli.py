@@ -54,7 +54,8 @@ class ContinuousBernoulli(Advised, TorchDistribution):
         near, _, a = self._split()
         square = near.square()
         series = 0.5 + near * (1 / 12 - square * (1 / 720 - square * (1 / 30240 - square / 1209600)))
-        from_end = 1 / a - 1 / torch.expm1(a)  # of the end of [0, 1] where the mass is
+        # of the end of [0, 1] where the mass is; exp(a) would overflow, and take the gradient with it
+        from_end = 1 / a + torch.exp(-a) / torch.expm1(-a)
         return torch.where(self._is_near(), series, torch.where(self.logits > 0, 1 - from_end, from_end))
 
     def log_prob(self, value: Tensor) -> Tensor:

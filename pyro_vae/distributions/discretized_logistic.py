@@ -87,8 +87,10 @@ class DiscretizedLogistic(Advised, TorchDistribution):
         ends = (torch.arange(n, dtype=self.loc.dtype, device=self.loc.device) + 0.5) / n
         loc, scale = self.loc.unsqueeze(-1), self.scale.unsqueeze(-1)
         together = max(2**22 // max(self.loc.numel(), 1), 1)  # memory stays bounded whatever the images' size
-        parts = [torch.sigmoid((loc - part) / scale).sum(-1) for part in ends.split(together)]
-        return torch.stack(parts).sum(0) / n
+        total = torch.zeros_like(self.loc)
+        for part in ends.split(together):
+            total = total + torch.sigmoid((loc - part) / scale).sum(-1)
+        return total / n
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log P(x)."""

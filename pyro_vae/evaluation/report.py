@@ -90,8 +90,9 @@ class Report:
         return words
 
     def __str__(self) -> str:
+        error = f"  +- {self.standard_error:.3f}" if self.data > 1 else ""
         lines = [
-            f"log-likelihood  {self.log_likelihood:10.3f}  +- {self.standard_error:.3f} nats per datum "
+            f"log-likelihood  {self.log_likelihood:10.3f}{error} nats per datum "
             f"({self.particles} particles, {self.data} data)",
             f"ELBO            {self.elbo:10.3f}  = reconstruction - KL",
             f"reconstruction  {self.reconstruction:10.3f}",

@@ -15,7 +15,16 @@ from pyro_vae.posteriors import bounded, bounded_scale
 LOG_RATE_BOUND = 14.0  # rates from 8e-7 to 1.2e6, so that no step can overflow
 
 
-class Poisson(Likelihood):
+class _Counts(Likelihood):
+    """Counts enter an encoder as log(1 + x)."""
+
+    @classmethod
+    def features(cls, data_shape: tuple[int, ...], **settings: Any) -> Log1p:
+        """The logarithm of one more than each count."""
+        return Log1p(data_shape)
+
+
+class Poisson(_Counts):
     r"""p(x | z) = prod_i Poisson(x_i; rate_i),   rate = exp(14 tanh(decoder(z) / 14)),   x_i in {0, 1, 2, ...}
 
     Shapes: (\*batch, \*latent) -> batch (\*batch,), event data_shape.
@@ -34,18 +43,13 @@ class Poisson(Likelihood):
     torch.Size([3, 3])
     """
 
-    @classmethod
-    def features(cls, data_shape: tuple[int, ...], **settings: Any) -> Log1p:
-        """Counts enter as log(1 + x)."""
-        return Log1p(data_shape)
-
     def forward(self, z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
         rate = bounded_scale(self.decoder(z), LOG_RATE_BOUND)
         return distributions.CountPoisson(rate).to_event(len(self.data_shape))
 
 
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(_Counts):
     r"""p(x | z) = prod_i NB(x_i; rate_i, r_i),   rate = exp(14 tanh(decoder(z) / 14)),   x_i in {0, 1, 2, ...}
 
     The mean of x_i is rate_i, its variance rate_i + rate_i^2 / r_i: counts that spread wider than a Poisson's.
@@ -73,11 +77,6 @@ class NegativeBinomial(Likelihood):
     def __init__(self, decoder: nn.Module, latent: Sequence[int] | int, data_shape: Sequence[int] | int) -> None:
         super().__init__(decoder, latent, data_shape)
         self.log_r = nn.Parameter(torch.zeros(self.data_shape))
-
-    @classmethod
-    def features(cls, data_shape: tuple[int, ...], **settings: Any) -> Log1p:
-        """Counts enter as log(1 + x)."""
-        return Log1p(data_shape)
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""

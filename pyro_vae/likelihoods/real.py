@@ -29,9 +29,7 @@ class _Real(Likelihood):
         if isinstance(scale, str):
             checks.known("scale", scale, ["learned"])
             self.log_scale = nn.Parameter(torch.zeros(()))
-        else:
-            checks.real("scale", scale, above=0)
-        self.fixed_scale = scale
+        self.fixed_scale = None if isinstance(scale, str) else checks.real("scale", scale, above=0)
         self.units = self.features(self.data_shape, mean, std)
 
     @classmethod
@@ -44,7 +42,7 @@ class _Real(Likelihood):
     @property
     def scale(self) -> Tensor | float:
         """The scale of the noise, in units of ``std``."""
-        return self.fixed_scale if isinstance(self.fixed_scale, float | int) else bounded_scale(self.log_scale)
+        return bounded_scale(self.log_scale) if self.fixed_scale is None else self.fixed_scale
 
     def located(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
         """Location and scale of the data that ``z`` explains, in the data's units."""
@@ -152,15 +150,12 @@ class StudentT(_Real):
         if isinstance(df, str):
             checks.known("df", df, ["learned"])
             self.log_df = nn.Parameter(torch.zeros(()))
-        else:
-            checks.real("df", df, above=0)
-        self.fixed_df = df
+        self.fixed_df = None if isinstance(df, str) else checks.real("df", df, above=0)
 
     @property
     def df(self) -> Tensor | float:
         """The degrees of freedom."""
-        fixed = isinstance(self.fixed_df, float | int)
-        return self.fixed_df if fixed else 1 + 4 * bounded_scale(self.log_df, bound=3.0)  # type: ignore[return-value]
+        return 1 + 4 * bounded_scale(self.log_df, bound=3.0) if self.fixed_df is None else self.fixed_df
 
     def forward(self, z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""

@@ -3,16 +3,17 @@
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from pyro_vae import checks, saving, storage
 from pyro_vae.train.run import CHECKPOINT, Run
+from pyro_vae.train.settings import machine
 
 
 class Keeper:
@@ -42,6 +43,7 @@ class Keeper:
         self.settings: dict[str, str] = {}
         self.schedule: Any = None
         self.events: Any = None
+        self.closing = ExitStack()
         self.folder = None if out is None else _free(Path(out), resume)
         self.resumable = hasattr(stepper, "state_dict") and hasattr(stepper, "load_state_dict")
         if resume and not self.resumable:
@@ -52,24 +54,27 @@ class Keeper:
         assert self.folder is not None
         self.schedule, self.settings = schedule, settings
         self.run.variant.check_savable()
+        self.closing.enter_context(locked(self.folder))
         storage.sweep(self.folder)
-        if (self.folder / CHECKPOINT).is_file():
+        resumes = (self.folder / CHECKPOINT).is_file()
+        if resumes:
             self._restore(storage.read_state(self.folder / CHECKPOINT))
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(better=True)
         if find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
-            # what was logged after the checkpoint belongs to epochs that will be trained again
-            self.events = SummaryWriter(str(self.folder), purge_step=self.run.epochs + 1)
+            # the checkpoint comes first: a process that was killed may have logged less, and is logged again
+            self.events = SummaryWriter(str(self.folder), purge_step=self.run.epochs)
+            self.closing.callback(self.events.close)
+        if resumes:
+            self._write_what_follows()
+        else:
+            self._write(better=True)
 
     def __enter__(self) -> "Keeper":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self.events is not None:
-            self.events.close()
+        self.closing.close()
 
     def enough(self) -> bool:
         """Take note of the epoch that has just ended; True where training should stop."""
@@ -101,12 +106,28 @@ class Keeper:
                 storage.write_state(self.folder / CHECKPOINT, self._state())
             if better:
                 self.run.variant.save(self.folder)
-            if self.run.epochs:
-                self.run.write(self.folder)
-            if self.events is not None:
-                for column, values in self.run.history.items():
-                    self.events.add_scalar(column, values[-1], self.run.epochs)
-                self.events.flush()
+            self._report(self.folder)
+
+    def _write_what_follows(self) -> None:
+        """The files that a process may not have written any more when it was killed."""
+        assert self.folder is not None
+        variant = self.run.variant
+        with self._told():
+            last = variant.snapshot()
+            if self.best:
+                variant.restore(self.best)
+            variant.save(self.folder)
+            variant.restore(last)
+            self._report(self.folder)
+
+    def _report(self, folder: Path) -> None:
+        """The figures of the last epoch."""
+        if self.run.epochs:
+            self.run.write(folder)
+        if self.events is not None:
+            for column, values in self.run.history.items():
+                self.events.add_scalar(column, values[-1], self.run.epochs)
+            self.events.flush()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -123,7 +144,7 @@ class Keeper:
         run = self.run
         return {
             "settings": self.settings,
-            "machine": _machine(run.device),
+            "machine": machine(run.device),
             "run": {name: value for name, value in vars(run).items() if name != "variant"},
             "variant": run.variant.snapshot(),
             "best": self.best,
@@ -133,30 +154,45 @@ class Keeper:
 
     def _restore(self, state: Any) -> None:
         path = f"{self.folder}/{CHECKPOINT}"
-        if not isinstance(state, dict) or state.keys() != self._state().keys():
+        held = {"settings", "machine", "run", "variant", "best", "stepper", "schedule"}
+        if not isinstance(state, dict) or state.keys() != held:
             raise ValueError(f"{path}: not the checkpoint of a run")
-        for name, now in self.settings.items():
-            then = state["settings"].get(name)
+        for name in {**self.settings, **state["settings"]}:  # a setting may be gone, too
+            then, now = state["settings"].get(name, "none"), self.settings.get(name, "none")
             if then != now:
                 raise ValueError(f"resume: {name}: the run in {self.folder} has {then}, found {now}")
         own = {name: value.shape for name, value in self.run.variant.snapshot().items()}
         if own != {name: value.shape for name, value in state["variant"].items()}:
             raise ValueError(f"{path}: the checkpoint of another pair, whose parameters have other names or shapes")
-        here = _machine(self.run.device)
+        here = machine(self.run.device)
         changed = [f"{k} was {v}, is {here[k]}" for k, v in state["machine"].items() if v != here[k]]
         if changed:
             warnings.warn(f"resume: the run will not be the same bit by bit: {', '.join(changed)}", stacklevel=4)
-        self.run.variant.restore(state["variant"])
         self.stepper.load_state_dict(state["stepper"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
+        self.run.variant.restore(state["variant"])
         self.best = state["best"]
         vars(self.run).update(state["run"] | {"device": self.run.device})
 
 
-def _machine(device: str) -> dict[str, str]:
-    """What a run must meet again to be the same bit by bit."""
-    return {"torch": torch.__version__, "threads": str(torch.get_num_threads()), "device": device}
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a folder; the system opens the lock of a process that is killed.
+
+    Raises:
+        BlockingIOError: where another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", is_singleton=True)  # whoever holds it may take it again
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(f"out: {folder} is in use by another process, which trains there") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _free(folder: Path, resume: bool) -> Path:

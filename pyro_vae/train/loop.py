@@ -1,12 +1,11 @@
 """fit: any pair, any data, any stepper."""
 
-import hashlib
 import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +25,7 @@ from pyro_vae.infer import temper as Temper  # the argument of fit has its name
 from pyro_vae.infer.diagnosis import diagnose
 from pyro_vae.train.keeper import Keeper
 from pyro_vae.train.run import Run
+from pyro_vae.train.settings import settings
 from pyro_vae.variant import Variant
 
 WATCHED = 2048  # training data on which the terms of the ELBO are followed
@@ -65,7 +65,7 @@ def fit(
     r"""maximise  mean_x E_q[log p(x, z) - log q(z | x)]  over model and guide
 
     SVI with one Adam on the pair's own parameters; Pyro's global parameter store plays no part. The caller's
-    random generators are left as they were; every draw depends on ``seed``, epoch and step alone.
+    random generators are left as they were; every draw of torch's depends on ``seed``, epoch and step alone.
 
     Args:
         variant: the pair; it is trained in place.
@@ -87,8 +87,9 @@ def fit(
         out: a folder for the run: the best pair so far (see :func:`pyro_vae.load`), ``metrics.csv``, TensorBoard
             events where it is installed, and a checkpoint after each epoch. Each file is replaced whole.
         resume: go on from the checkpoint in ``out``, where there is one, as if the run had never stopped: the
-            weights are those of an uninterrupted run bit by bit (on one device and thread count). All other
-            arguments are those of the first call; ``epochs`` may have grown.
+            weights are those of an uninterrupted run bit by bit (on one device and thread count, where random
+            numbers are torch's). All other arguments are those of the first call, as far as they can be told apart;
+            ``epochs`` may have grown. Buffers that are not persistent start anew.
         seed: of the order of the data and of all draws.
         progress: show a bar where there is a terminal; each epoch is logged to ``pyro_vae`` at level INFO.
 
@@ -117,16 +118,16 @@ def fit(
     _check_schedules(tempers, epochs)
     run = Run(variant, seed, str(place or "as the data"))
     keeper = Keeper(run, stepper, out, patience, resume=resume, validated=held_out is not None)
-    with tracing.seeded(derived(seed)), _mode_kept(variant), keeper:
+    with tracing.seeded(derived(seed)), _mode_kept(variant), keeper, ExitStack() as closing:
         parts = {"train": data} | ({} if held_out is None else {"validation": held_out})
         for name, part in parts.items():
             _check(variant, stepper, part, name)
         schedule = lr_schedule(stepper.optimizer) if lr_schedule else None  # type: ignore[attr-defined]
         if out is not None:
-            words = _settings(variant, stepper, schedule, parts, seed)
-            told = {"batch_size": str(batch_size), "patience": str(patience), "temper": repr(temper)}
-            keeper.start(schedule, told | words)
-        bar = tqdm(range(epochs), initial=run.epochs, disable=None if progress else True, unit="epoch")
+            words = settings(variant, stepper, tempers, schedule, parts, seed)
+            keeper.start(schedule, {"batch_size": str(batch_size), "patience": str(patience)} | words)
+        bar = tqdm(total=epochs, initial=run.epochs, disable=None if progress else True, unit="epoch")
+        closing.callback(bar.close)
         for epoch in range(run.epochs, 0 if run.stopped else epochs):
             start = time.perf_counter()
             row: dict[str, float] = {
@@ -147,7 +148,6 @@ def fit(
             run.append(row)
             if keeper.enough():
                 break
-        bar.close()
         keeper.finish()
     return run
 
@@ -158,8 +158,8 @@ def _device(device: str | torch.device, variant: Variant) -> torch.device | None
         return torch.device("cuda") if variant.device is not None and torch.cuda.is_available() else variant.device
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=found).item()  # which the meta device, that holds no numbers, cannot
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device: {device!r} is not to be had here ({str(error).splitlines()[0]})") from None
     return found
 
@@ -170,6 +170,7 @@ def _stepper(
     """What takes the steps, and the handlers whose weights change with the epoch."""
     tempers = [variant.handler] if isinstance(variant.handler, Temper) else []
     if objective is None or isinstance(objective, ELBO):
+        checks.positive_int("objective: num_particles", getattr(objective, "num_particles", 1))
         if temper is not None:
             tempers.append(temper if isinstance(temper, Temper) else Temper(temper))
         handler = None if temper is None else tempers[-1]
@@ -201,34 +202,6 @@ def _stepper(
     if lr_schedule is not None and not isinstance(getattr(objective, "optimizer", None), torch.optim.Optimizer):
         raise ValueError(f"lr_schedule: {type(objective).__name__} has no torch optimizer to schedule")
     return objective, tempers
-
-
-def _settings(variant: Variant, stepper: Any, schedule: Any, parts: Mapping[str, Batches], seed: int) -> dict[str, str]:
-    """What makes a run the run that it is, in words: a checkpoint of other settings is not resumed."""
-    optimizer = getattr(stepper, "optimizer", None)
-    words = {
-        "seed": str(seed),
-        "handler": repr(variant.handler),
-        "objective": _words(getattr(stepper, "loss", None)),
-        "stepper": _words(stepper),
-        "optimizer": _words(optimizer, getattr(optimizer, "defaults", {})),
-        "lr_schedule": type(schedule).__name__,
-    }
-    for name, part in parts.items():
-        with tracing.seeded(derived(seed)):
-            first = next(iter(part.fixed()))
-        digest = hashlib.sha256()
-        for site, value in first.items():
-            digest.update(site.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        words[name] = f"{part.size} data in {part.steps} batches, starting {digest.hexdigest()[:16]}"
-    return words
-
-
-def _words(thing: Any, settings: Mapping[str, Any] | None = None) -> str:
-    """The kind of a thing and its plain settings."""
-    held = vars(thing) if settings is None and hasattr(thing, "__dict__") else settings or {}
-    plain = {k: v for k, v in held.items() if isinstance(v, bool | int | float | str | tuple)}
-    return f"{type(thing).__name__}({', '.join(f'{k}={v!r}' for k, v in sorted(plain.items()))})"
 
 
 def _check_schedules(tempers: list[Temper], epochs: int) -> None:
@@ -346,7 +319,8 @@ def _elbo(variant: Variant, data: Batches, seed: int, epoch: int) -> float:
 def _show(bar: Any, epoch: int, row: dict[str, float]) -> None:
     shown = [k for k in row if k in ("elbo", "reconstruction", "validation_elbo") or k.startswith("kl_")]
     figures = {k: f"{row[k]:.2f}" for k in shown}
-    bar.set_postfix(figures)
+    bar.set_postfix(figures, refresh=False)
+    bar.update()
     log.info("epoch %d: %s (nats per datum)", epoch + 1, ", ".join(f"{k} {v}" for k, v in figures.items()))
 
 
