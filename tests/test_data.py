@@ -3,6 +3,7 @@
 import bz2
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -358,6 +359,29 @@ def test_images_are_resized_and_made_grey(tmp_path):
     assert images.shape == (3, 6, 5)
     assert torch.stack([images[i] for i in range(3)]).shape == (3, 3, 6, 5)
     assert load(tmp_path, "all", size=7, grey=True)[1].shape == (1, 7, 7)
+
+
+def test_images_of_one_name_have_noise_of_their_own(tmp_path):
+    for folder in "ab":
+        picture(tmp_path / folder / "0.png", (16, 16))
+    same = load(tmp_path, "all")
+    drawn = load(tmp_path, "all", binarise="static")
+    assert torch.equal(same[0][0], same[1][0])
+    assert not torch.equal(drawn[0][0], drawn[1][0])
+    elsewhere = shutil.copytree(tmp_path, tmp_path.with_name("moved"))
+    assert torch.equal(load(elsewhere, "all", binarise="static")[0][0], drawn[0][0])
+
+
+def test_the_parts_of_a_folder_agree_on_colour_and_size(tmp_path):
+    picture(tmp_path / "train" / "0.png", (8, 8, 3))
+    picture(tmp_path / "validation" / "0.png", (8, 8))  # grey, as the first of its part
+    assert load(tmp_path, "train").shape == load(tmp_path, "validation").shape == (3, 8, 8)
+    assert load(tmp_path, "validation")[0].shape == (3, 8, 8)
+
+
+def test_large_whole_numbers_are_amounts():
+    frame = pd.DataFrame({"few": range(20), "people": [10**6 * i for i in range(20)]})
+    assert [column.kind for column in load(frame, "all").columns.values()] == ["count", "real"]
 
 
 def test_the_binarisation_of_images_is_what_it_says(flat):

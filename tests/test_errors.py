@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -180,6 +182,9 @@ CASES = {
     "patience alone": (lambda: fit(patience=3), "patience: needs validation data"),
     "device": (lambda: fit(device="quantum"), "device: 'quantum'"),
     "train none": (lambda: pv.fit(pair(), None, epochs=1), "train: expected an array"),
+    "train frame": (lambda: fit(pd.DataFrame({"a": [1.0]})), r"train: a DataFrame; pass pv.data.load\(frame\)"),
+    "no particles": (lambda: fit(objective=Trace_ELBO(num_particles=0)), "objective: num_particles: .*found 0"),
+    "meta device": (lambda: fit(device="meta"), "device: 'meta' is not to be had here"),
     "train text": (lambda: fit("digits"), "train: expected an array"),
     "train shape": (lambda: fit(torch.zeros(5, 64)), r"found \(5, 64\)"),
     "train empty": (lambda: fit(binary(0)), "with at least one datum"),

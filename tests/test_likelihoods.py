@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 from dataclasses import dataclass
 from functools import partial
 
@@ -656,3 +657,20 @@ def test_trained_drawn_from_saved_and_loaded(name, tmp_path):
     assert told["class"] == f"pyro_vae.likelihoods.{name}"
     inherited = pv.beta_vae(x.shape[1:], beta=2.0, latent=2, likelihood=likelihood, hidden=(3,))
     assert inherited.sample(2).shape == (2, *x.shape[1:])
+
+
+def test_settings_of_numpy_are_numbers():
+    normal = build(partial(Normal, scale=np.float32(0.5)), (3,), torch.float32)
+    assert float(normal(torch.zeros(2, 3)).base_dist.scale[0, 0]) == 0.5
+    student = build(partial(StudentT, df=np.float64(3), scale=np.int64(2)), (3,), torch.float32)
+    assert float(student(torch.zeros(2, 3)).base_dist.df[0, 0]) == 3
+
+
+def test_the_mean_of_levels_takes_bounded_memory():
+    """255 sigmoids per element are added up as they come."""
+    big = DiscretizedLogistic(nn.Identity(), (2 * 3, 64, 64), (3, 64, 64))
+    with torch.no_grad():
+        assert big(torch.zeros(2, 6, 64, 64)).mean.shape == (2, 3, 64, 64)  # libraries are warm
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert big(torch.zeros(80, 6, 64, 64)).mean.shape == (80, 3, 64, 64)  # 4 MB, and 1 GB if kept
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024

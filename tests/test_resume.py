@@ -492,6 +492,16 @@ def test_tensorboard_reads_what_was_logged(tmp_path):
     assert [value for _, value in found] == pytest.approx(run.history["elbo"], rel=1e-6)
 
 
+def test_files_have_the_rights_that_a_user_gives_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        storage.write_state(tmp_path / "state", {})
+        storage.write_json(tmp_path / "json", {})
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {"0o640"}
+
+
 def test_states_come_back_as_they_were(tmp_path):
     shared = torch.arange(6.0)
     held = {
