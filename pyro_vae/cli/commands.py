@@ -134,19 +134,21 @@ def _start(plan: Plan, folder: Path, progress: bool) -> None:
         raise FileExistsError(f"out: {folder} holds a run; go on with --resume {folder}, or name another folder")
     plan.settle(plan.part("train"))
     before = set(folder.iterdir()) if folder.exists() else None
-    with locked(folder), _interruptible(folder):
-        if (folder / PLAN).exists():
-            raise FileExistsError(f"out: {folder} holds a run by now, which another process has started")
-        plan.write(folder)
-        try:
+    ours = False
+    try:
+        with locked(folder), _interruptible(folder):
+            if (folder / PLAN).exists():
+                raise FileExistsError(f"out: {folder} holds a run by now, which another process has started")
+            ours = True
+            plan.write(folder)
             done = plan.run(folder, resume=True, progress=progress)
-        except Exception:
-            if not (folder / METRICS).exists():  # no epoch has ended, nothing is lost
-                for path in set(folder.iterdir()) - (before or set()):
-                    path.unlink()
-                if before is None:
-                    folder.rmdir()
-            raise
+    except Exception:
+        if ours and not (folder / METRICS).exists():  # no epoch has ended, nothing is lost
+            for path in set(folder.iterdir()) - (before or set()):
+                path.unlink()
+            if before is None:
+                folder.rmdir()
+        raise
     _tell(plan, done, folder)
 
 

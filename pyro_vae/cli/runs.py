@@ -67,6 +67,7 @@ class Plan:
         """
         if isinstance(train, Table):
             self.data["columns"] = train.schema()
+            return
         likelihood = str(self.pair.get("likelihood", "Bernoulli")).partition(":")[0]
         if likelihood == "Bernoulli" and "binarise" not in self.data and _grey(train):
             self.data["binarise"] = "dynamic"
@@ -135,4 +136,4 @@ def trained(folder: Path) -> tuple[Plan, Variant]:
 def _grey(data: Any) -> bool:
     """Whether data are images that are neither binary nor outside [0, 1], as far as the first tell."""
     x = next(iter(first(data, 1000).values()))
-    return bool(x.min() >= 0 and x.max() <= 1 and ((x != 0) & (x != 1)).any())
+    return x.dim() == 4 and bool(x.min() >= 0 and x.max() <= 1 and ((x != 0) & (x != 1)).any())
