@@ -379,6 +379,19 @@ def test_the_parts_of_a_folder_agree_on_colour_and_size(tmp_path):
     assert load(tmp_path, "validation")[0].shape == (3, 8, 8)
 
 
+def test_names_that_look_like_numbers_or_nothing(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("zip,land,code\n" + "".join(f"0{100 + i},{('NA', 'DE', 'FR')[i % 3]},{i:03d}\n" for i in range(30)))
+    with pytest.raises(ValueError, match=r"column 'zip': '0100' begins with 0.*'categorical' or 'count'$"):
+        load(path, "all", columns={"land": "categorical"})
+    table = load(path, "all", columns={"zip": "categorical", "land": "categorical", "code": "count"})
+    assert table.columns["land"].values == ("DE", "FR", "NA")
+    assert table.columns["zip"].values[0] == "0100"
+    assert table.x[:3, 2].tolist() == [0, 1, 2]
+    again = load(path, "all", columns=table.schema())
+    assert torch.equal(again.x, table.x)
+
+
 def test_large_whole_numbers_are_amounts():
     frame = pd.DataFrame({"few": range(20), "people": [10**6 * i for i in range(20)]})
     assert [column.kind for column in load(frame, "all").columns.values()] == ["count", "real"]
@@ -526,7 +539,7 @@ def test_a_folder_holds_one_table_for_each_part(tmp_path):
     rows = people()
     for part, cut in {"train": slice(0, 150), "validation": slice(150, 190), "test": slice(190, None)}.items():
         rows.iloc[cut].to_csv(tmp_path / f"{part}.csv", index=False)
-    parts = {s: load(tmp_path, s) for s in ("train", "validation", "test")}
+    parts = {s: load(tmp_path, s, columns={"zip": "categorical"}) for s in ("train", "validation", "test")}
     assert [len(p.x) for p in parts.values()] == [150, 40, 10]
     assert parts["test"].schema() == parts["train"].schema()
 

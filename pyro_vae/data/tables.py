@@ -174,7 +174,9 @@ def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the first
             # read apart, as pandas renames the second of two like names
             names = read(header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
-            rows = read(header=0, low_memory=False, dtype={name: str for name in names if _is_text(kinds.get(name))})
+            text = [name for name in names if _is_text(kinds.get(name))]
+            rows = read(header=0, low_memory=False, dtype=dict.fromkeys(text, str))
+            words = read(header=0, dtype=str, keep_default_na=False, na_values=[""])
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         cause = " ".join(str(error).split())
         raise ValueError(f"{path}: not a table that pandas can read ({cause})") from None
@@ -182,12 +184,21 @@ def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
         raise ValueError(f"{path}: column {names.index('') + 1} has no name; pandas writes one so unless index=False")
     if all(re.fullmatch(r"[-+.\deE]+", name) for name in names):
         raise ValueError(f"{path}: expected the names of columns in the first row, found the numbers {names[:3]}")
-    if len(set(names)) == len(names):
-        for name in [name for name in names if kinds.get(name) == "categorical"]:
+    if len(set(names)) < len(names):
+        rows.columns = pd.Index(names)  # for the words about it
+        return rows
+    rows[text] = words[text]  # NA is a name there, as of Namibia
+    for name in names:
+        if kinds.get(name) == "categorical":
             numbers = pd.to_numeric(rows[name], errors="coerce")
             rows[name] = numbers if (numbers.astype(str) == rows[name]).all() else rows[name]
-    else:
-        rows.columns = pd.Index(names)  # for the words about it
+        elif name not in kinds and rows[name].dtype.kind == "i":
+            padded = words[name][words[name].str.fullmatch(r"0\d+")]
+            if len(padded):
+                raise ValueError(
+                    f"{path}: {_named(name)}: {padded.iloc[0]!r} begins with 0, as names do and numbers do not; say "
+                    "which it is in columns, 'categorical' or 'count'"
+                )
     return rows
 
 
