@@ -1,6 +1,7 @@
 """A run that is killed and resumed ends where an uninterrupted one ends, bit by bit; its files are whole or missing."""
 
 import csv
+import itertools
 import logging
 import multiprocessing
 import os
@@ -192,8 +193,21 @@ def killed_at(monkeypatch):
     return arm
 
 
+@pytest.fixture
+def in_order(monkeypatch):
+    """TensorBoard reads its files by name: second, process, number; two of one second and process are 9 and 10."""
+
+    class Numbered:
+        numbers = itertools.count()
+
+        def get(self):
+            return f"{next(self.numbers):06d}"
+
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid", Numbered())
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_every_moment_between_two_files_is_survived(after, killed_at, monkeypatch, tmp_path):
+def test_every_moment_between_two_files_is_survived(after, killed_at, in_order, monkeypatch, tmp_path):
     """Each checkpoint is followed by other files: whichever of them a process writes last, nothing is amiss."""
     options = {"temper": None, "epochs": 3}
     leave = storage.whole.__exit__
@@ -484,7 +498,7 @@ def test_another_machine_is_told(short, tmp_path):
 # ---------------------------------------------------------------------- events, and the file format
 
 
-def test_tensorboard_reads_what_was_logged(tmp_path):
+def test_tensorboard_reads_what_was_logged(in_order, tmp_path):
     train(tmp_path / "run", 2, temper=None)
     _, run = train(tmp_path / "run", 4, temper=None)
     found = logged(tmp_path / "run")
