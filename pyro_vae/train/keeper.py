@@ -15,6 +15,8 @@ from pyro_vae import checks, saving, storage
 from pyro_vae.train.run import CHECKPOINT, Run
 from pyro_vae.train.settings import machine
 
+_held: set[Path] = set()  # the folders that this process trains in
+
 
 class Keeper:
     """Keeps the best weights and the state of the run, in memory and in a folder, and says when to stop.
@@ -184,14 +186,20 @@ def locked(folder: Path) -> Iterator[None]:
         BlockingIOError: where another process is at it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", is_singleton=True)  # whoever holds it may take it again
+    place = folder.resolve()
+    if place in _held:  # whoever holds it may take it again
+        yield
+        return
+    lock = FileLock(place / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise BlockingIOError(f"out: {folder} is in use by another process, which trains there") from None
+    _held.add(place)
     try:
         yield
     finally:
+        _held.remove(place)
         lock.release()
 
 
