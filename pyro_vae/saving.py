@@ -37,8 +37,7 @@ def save(pair: Any, folder: str | Path) -> Path:
         FileExistsError: where ``folder`` is a file.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder}: expected a folder, found a file")
+    storage.check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     storage.write_state(folder / WEIGHTS, pair.state_dict())
     storage.write_json(folder / CONFIG, config(pair.recipe))

@@ -40,6 +40,13 @@ class whole:
             self.part.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path, argument: str = "") -> None:
+    """Raise where a file stands in the place of a folder, in words that name the argument that gave it."""
+    if folder.exists() and not folder.is_dir():
+        named = f"{argument}: " if argument else ""
+        raise FileExistsError(f"{named}{folder}: expected a folder, found a file")
+
+
 def sweep(folder: Path) -> None:
     """Remove what a process that was killed has left half written."""
     for left in folder.glob(f".*{PART}"):

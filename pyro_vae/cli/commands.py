@@ -16,7 +16,7 @@ import torch
 from cyclopts import App, CycloptsError, Parameter
 
 import pyro_vae as pv
-from pyro_vae import checks, saving
+from pyro_vae import checks, saving, storage
 from pyro_vae.cli import pictures
 from pyro_vae.cli.options import options, title, whole
 from pyro_vae.cli.parts import choices, made
@@ -128,8 +128,7 @@ def _option(name: str, kind: Any, default: Any, text: str, group: str) -> inspec
 
 def _start(plan: Plan, folder: Path, progress: bool) -> None:
     """A new run: its plan is on disk before its training starts, and gone again where the input was bad."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"out: {folder}: expected a folder, found a file")
+    storage.check_folder(folder, "out")
     if any((folder / name).exists() for name in (PLAN, saving.WEIGHTS, CHECKPOINT)):
         raise FileExistsError(f"out: {folder} holds a run; go on with --resume {folder}, or name another folder")
     plan.settle(plan.part("train"))

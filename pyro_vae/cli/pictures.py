@@ -32,7 +32,7 @@ def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: P
     matplotlib.use("Agg")  # files, on machines without a screen too
     folder = run if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
-    suited = [kind for kind in KINDS if kind not in IMAGES or _is_image(pair)]
+    suited = [kind for kind in KINDS if kind not in IMAGES or _are_images(pair.sample(1, seed=0))]
     paths = []
     for kind in [checks.known("plot", kind, KINDS) for kind in kinds] or suited:
         try:
@@ -55,8 +55,8 @@ def write(plan: Plan, draws: Any, out: str | None, run: Path) -> str:
         raise ValueError(f"sample: expected one data site, found {sorted(draws)}; use Variant.sample")
     columns = plan.data.get("columns")
     if out is None:
-        image = draws.dim() == 4 and draws.shape[1] in (1, 3)
-        out = str(run / f"draws.{'csv' if columns or draws.dim() == 2 else 'png' if image else 'npy'}")
+        ending = "csv" if columns or draws.dim() == 2 else "png" if _are_images(draws) else "npy"
+        out = str(run / f"draws.{ending}")
     if out == "-":
         return _csv(draws, columns)
     path = Path(out)
@@ -78,7 +78,7 @@ def _csv(draws: Tensor, columns: Any) -> str:
 def _png(part: Path, draws: Tensor, columns: Any) -> None:
     from torchvision.utils import save_image
 
-    if draws.dim() != 4 or draws.shape[1] not in (1, 3):
+    if not _are_images(draws):
         raise ValueError(f"out: {tuple(draws.shape[1:])} is no image (1 or 3, height, width); use .npy or .csv")
     save_image(draws, part, format="png", nrow=round(len(draws) ** 0.5))
 
@@ -95,8 +95,7 @@ def _text(part: Path, draws: Tensor, columns: Any) -> None:
 WRITERS = {".png": _png, ".npy": _npy, ".csv": _text}
 
 
-def _is_image(pair: Variant) -> bool:
-    draws = pair.sample(1, seed=0)
+def _are_images(draws: Any) -> bool:
     return isinstance(draws, Tensor) and draws.dim() == 4 and draws.shape[1] in (1, 3)
 
 

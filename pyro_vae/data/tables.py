@@ -176,7 +176,9 @@ def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
             names = read(header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
             text = [name for name in names if _is_text(kinds.get(name))]
             rows = read(header=0, low_memory=False, dtype=dict.fromkeys(text, str))
-            words = read(header=0, dtype=str, keep_default_na=False, na_values=[""])
+            whole = [name for name in names if name not in kinds and name in rows and rows[name].dtype.kind == "i"]
+            asked = {*text, *whole}  # of these the very words count, which pandas has read as numbers or as missing
+            words = read(header=0, dtype=str, usecols=asked, keep_default_na=False, na_values=[""]) if asked else rows
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         cause = " ".join(str(error).split())
         raise ValueError(f"{path}: not a table that pandas can read ({cause})") from None
@@ -192,7 +194,7 @@ def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
         if kinds.get(name) == "categorical":
             numbers = pd.to_numeric(rows[name], errors="coerce")
             rows[name] = numbers if (numbers.astype(str) == rows[name]).all() else rows[name]
-        elif name not in kinds and rows[name].dtype.kind == "i":
+        elif name in whole:
             padded = words[name][words[name].str.fullmatch(r"0\d+")]
             if len(padded):
                 raise ValueError(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.distributions.advised import Advised
+from pyro_vae.nets.features import columns
 
 
 class Row(Advised, TorchDistribution):
@@ -71,7 +72,7 @@ class Row(Advised, TorchDistribution):
         """The columns' log p, summed."""
         if self._validate_args:
             self._validate_sample(value)
-        return sum(part.log_prob(_taken(value, positions)).sum(-1) for positions, part in self.parts)
+        return sum(part.log_prob(columns(value, positions)).sum(-1) for positions, part in self.parts)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Each column's own draws."""
@@ -100,10 +101,4 @@ class _Cells(constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         """Which rows are."""
-        return torch.stack([part.check(_taken(value, positions)).all(-1) for positions, part in self.parts]).all(0)
-
-
-def _taken(value: Tensor, positions: tuple[int, ...]) -> Tensor:
-    # by views and one stack: a list as an index would be copied to the device at every step
-    columns = value.unbind(-1)
-    return torch.stack([columns[i] for i in positions], -1)
+        return torch.stack([part.check(columns(value, positions)).all(-1) for positions, part in self.parts]).all(0)

@@ -121,9 +121,15 @@ class ByColumn(Features):
 
     def forward(self, x: Tensor) -> Tensor:
         """The features of each row."""
-        columns = x.unbind(-1)
-        taken = (torch.stack([columns[i] for i in positions], -1) for positions in self.positions)
-        return torch.cat([part(some) for part, some in zip(self.parts, taken, strict=True)], -1)
+        taken = zip(self.parts, self.positions, strict=True)
+        return torch.cat([part(columns(x, positions)) for part, positions in taken], -1)
+
+
+def columns(x: Tensor, positions: Sequence[int]) -> Tensor:
+    """Some of the columns of rows."""
+    # by views and one stack: a list as an index would be copied to the device at every step
+    values = x.unbind(-1)
+    return torch.stack([values[i] for i in positions], -1)
 
 
 def _numbers(name: str, value: Any, inside: tuple[int, ...]) -> Tensor:

@@ -205,8 +205,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _free(folder: Path, resume: bool) -> Path:
     """The folder of a run, where no other pair or run would be lost."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"out: {folder}: expected a folder, found a file")
+    storage.check_folder(folder, "out")
     if (folder / CHECKPOINT).exists():
         if not resume:
             raise FileExistsError(f"out: {folder} holds a run; go on with it (resume=True) or name another folder")
