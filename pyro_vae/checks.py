@@ -61,6 +61,13 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
     return tuple(positive_int(f"{name}[{i}]", d) for i, d in enumerate(dims))
 
 
+def inputs(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a net's inputs: of one, or of several in a sequence, where () is that of a class label."""
+    if not isinstance(value, Sequence) or not any(isinstance(inside, Sequence) for inside in value):
+        return (shape(name, value),)
+    return tuple(shape(f"{name}[{i}]", inside) if inside != () else () for i, inside in enumerate(value))
+
+
 @contextmanager
 def plainly(prefix: str = "") -> Iterator[None]:
     """Errors in one line, without the table of all shapes that Pyro appends, and with the name of what was passed."""
@@ -83,29 +90,30 @@ def known(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
-def net(name: str, module: Callable[[Tensor], Tensor], inside: tuple[int, ...], outside: tuple[int, ...]) -> None:
-    """Run ``module`` once on zeros and compare the shape of what comes out.
+def net(name: str, module: Callable[..., Tensor], inside: Sequence[tuple[int, ...]], outside: tuple[int, ...]) -> None:
+    """Run ``module`` once on zeros, one input for each shape in ``inside``, and compare the shape of what comes out.
 
     ``outside`` may be reached in any arrangement (784 for (1, 28, 28)): the caller reshapes.
     """
     states = [m for m in module.modules() if m.training] if isinstance(module, nn.Module) else []
     parameter = next(iter(module.parameters()), None) if isinstance(module, nn.Module) else None
-    example = torch.zeros(2, *inside) if parameter is None else parameter.new_zeros(2, *inside)
+    like = torch.empty(0) if parameter is None else parameter
+    examples = [like.new_zeros(2, *dims) if dims else like.new_zeros(2, dtype=torch.long) for dims in inside]
+    told = " and ".join(f"({', '.join(('batch', *map(str, dims)))})" for dims in inside)
     try:
         for m in states:
             m.training = False
         with torch.no_grad():
-            result = module(example)
+            result = module(*examples)
     except Exception as error:
-        raise ValueError(f"{name}: fails on an input of shape (2, {_comma(inside)}): {error}") from error
+        raise ValueError(f"{name}: fails on an input of shape {told.replace('batch', '2')}: {error}") from error
     finally:
         for m in states:
             m.training = True
     if not isinstance(result, Tensor) or len(result) != 2 or result[0].numel() != math.prod(outside):
         found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(
-            f"{name}: expected (batch, {_comma(outside)}) from an input of (batch, {_comma(inside)}), "
-            f"found {found} for a batch of 2"
+            f"{name}: expected (batch, {_comma(outside)}) from an input of {told}, found {found} for a batch of 2"
         )
 
 

@@ -15,18 +15,19 @@ from pyro_vae.nets.features import Features
 class Likelihood(nn.Module):
     """A decoder, checked and made to take any number of batch dimensions, and the answers to a recipe's questions.
 
-    A class below takes ``(decoder, latent, data_shape, **settings)``; its class methods take the same settings.
+    A class below takes ``(decoder, latent, data_shape, **settings)``; its class methods take the same settings. Of a
+    decoder that reads a code and a condition, ``latent`` is a sequence of both shapes.
     """
 
     def __init__(
         self,
         decoder: nn.Module,
-        latent: Sequence[int] | int,
+        latent: Sequence[Sequence[int]] | Sequence[int] | int,
         data_shape: Sequence[int] | int,
         gives: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
-        inside, self.data_shape = checks.shape("latent", latent), checks.shape("data_shape", data_shape)
+        inside, self.data_shape = checks.inputs("latent", latent), checks.shape("data_shape", data_shape)
         checks.net("decoder", decoder, inside, gives or self.data_shape)
         self.decoder = FlattenBatch(decoder, inside, gives or self.data_shape)
 

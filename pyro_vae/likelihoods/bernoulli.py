@@ -25,9 +25,9 @@ class Bernoulli(Likelihood):
     torch.Size([3, 3])
     """
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        return distributions.BinaryBernoulli(logits=self.decoder(z)).to_event(len(self.data_shape))
+        return distributions.BinaryBernoulli(logits=self.decoder(*z)).to_event(len(self.data_shape))
 
 
 class ContinuousBernoulli(Likelihood):
@@ -53,6 +53,6 @@ class ContinuousBernoulli(Likelihood):
     torch.Size([3, 3])
     """
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        return distributions.ContinuousBernoulli(self.decoder(z)).to_event(len(self.data_shape))
+        return distributions.ContinuousBernoulli(self.decoder(*z)).to_event(len(self.data_shape))

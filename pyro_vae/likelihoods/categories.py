@@ -48,9 +48,9 @@ class Categorical(Likelihood):
         """Categories enter one-hot."""
         return OneHot(data_shape, _classes(classes))
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        logits = self.decoder(z).movedim(-1 - len(self.data_shape), -1)
+        logits = self.decoder(*z).movedim(-1 - len(self.data_shape), -1)
         return distributions.NumberedCategorical(logits=logits).to_event(len(self.data_shape))
 
 

@@ -91,9 +91,9 @@ class Columns(Likelihood):
         groups = _groups(_kinds(columns, data_shape))
         return ByColumn([(positions, read(kind, positions)) for kind, positions in groups.items()])
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the rows that ``z`` explains."""
-        given = self.decoder(z).split(self.widths, -1)
+        given = self.decoder(*z).split(self.widths, -1)
         parts = [(p, self._part(kind, torch.stack([given[i] for i in p], -2))) for kind, p in self.groups.items()]
         return distributions.Row(parts, self.names)
 

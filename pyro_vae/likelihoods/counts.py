@@ -43,9 +43,9 @@ class Poisson(_Counts):
     torch.Size([3, 3])
     """
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        rate = bounded_scale(self.decoder(z), LOG_RATE_BOUND)
+        rate = bounded_scale(self.decoder(*z), LOG_RATE_BOUND)
         return distributions.CountPoisson(rate).to_event(len(self.data_shape))
 
 
@@ -78,9 +78,9 @@ class NegativeBinomial(_Counts):
         super().__init__(decoder, latent, data_shape)
         self.log_r = nn.Parameter(torch.zeros(self.data_shape))
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        settings = overdispersed(self.decoder(z), self.log_r)
+        settings = overdispersed(self.decoder(*z), self.log_r)
         return distributions.CountNegativeBinomial(**settings).to_event(len(self.data_shape))
 
 

@@ -51,9 +51,9 @@ class DiscretizedLogistic(Likelihood):
         """A centre and a scale."""
         return several(2, data_shape)
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        m, s = self.decoder(z).unbind(-1 - len(self.data_shape))
+        m, s = self.decoder(*z).unbind(-1 - len(self.data_shape))
         return distributions.DiscretizedLogistic(*_in_unit(m, s), self.bits).to_event(len(self.data_shape))
 
 
@@ -102,9 +102,9 @@ class DiscretizedLogisticMixture(Likelihood):
         """A weight, a centre and a scale for each component."""
         return several(3 * checks.positive_int("components", components), data_shape)
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        last = self.decoder(z).movedim(-1 - len(self.data_shape), -1)
+        last = self.decoder(*z).movedim(-1 - len(self.data_shape), -1)
         logits, m, s = last.unbind(-2 - len(self.data_shape))
         mixture = distributions.DiscretizedLogisticMixture(logits, *_in_unit(m, s), self.bits)
         return mixture.to_event(len(self.data_shape))

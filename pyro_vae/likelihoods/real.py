@@ -44,9 +44,9 @@ class _Real(Likelihood):
         """The scale of the noise, in units of ``std``."""
         return bounded_scale(self.log_scale) if self.fixed_scale is None else self.fixed_scale
 
-    def located(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
+    def located(self, *z: Tensor) -> tuple[Tensor, Tensor | float]:
         """Location and scale of the data that ``z`` explains, in the data's units."""
-        loc = self.decoder(z)
+        loc = self.decoder(*z)
         return (loc, self.scale) if self.units is None else (self.units.back(loc), self.units.std * self.scale)
 
 
@@ -78,9 +78,9 @@ class Normal(_Real):
     torch.Size([3, 3])
     """
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        return distributions.FiniteNormal(*self.located(z)).to_event(len(self.data_shape))
+        return distributions.FiniteNormal(*self.located(*z)).to_event(len(self.data_shape))
 
 
 class Laplace(_Real):
@@ -105,9 +105,9 @@ class Laplace(_Real):
     torch.Size([3, 3])
     """
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        return distributions.FiniteLaplace(*self.located(z)).to_event(len(self.data_shape))
+        return distributions.FiniteLaplace(*self.located(*z)).to_event(len(self.data_shape))
 
 
 class StudentT(_Real):
@@ -157,6 +157,6 @@ class StudentT(_Real):
         """The degrees of freedom."""
         return 1 + 4 * bounded_scale(self.log_df, bound=3.0) if self.fixed_df is None else self.fixed_df
 
-    def forward(self, z: Tensor) -> dist.Distribution:
+    def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
-        return distributions.FiniteStudentT(self.df, *self.located(z)).to_event(len(self.data_shape))
+        return distributions.FiniteStudentT(self.df, *self.located(*z)).to_event(len(self.data_shape))

@@ -3,6 +3,18 @@
 from pyro_vae.nets.batch import FlattenBatch
 from pyro_vae.nets.conv import Conv
 from pyro_vae.nets.features import ByColumn, Log1p, OneHot, Standardise
+from pyro_vae.nets.joined import Joined
 from pyro_vae.nets.mlp import MLP, GatedLinear, GatedMLP
 
-__all__ = ["MLP", "ByColumn", "Conv", "FlattenBatch", "GatedLinear", "GatedMLP", "Log1p", "OneHot", "Standardise"]
+__all__ = [
+    "MLP",
+    "ByColumn",
+    "Conv",
+    "FlattenBatch",
+    "GatedLinear",
+    "GatedMLP",
+    "Joined",
+    "Log1p",
+    "OneHot",
+    "Standardise",
+]

@@ -38,26 +38,32 @@ class OneHot(Features):
 
     The first dimension of a datum is multiplied by ``classes``, so that an image remains one.
 
-    Shapes: (\*batch, \*inside) -> (\*batch, classes * inside[0], \*inside[1:]).
+    Shapes: (\*batch, \*inside) -> (\*batch, classes * inside[0], \*inside[1:]); class labels, whose ``inside`` is
+    (), go from (\*batch,) to (\*batch, classes).
 
     Raises:
         ValueError: where ``classes`` is not a positive whole number.
 
     >>> OneHot((1, 8, 8), classes=4)(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 4, 8, 8])
+    >>> OneHot((), classes=3)(torch.tensor([0, 2]))
+    tensor([[1., 0., 0.],
+            [0., 0., 1.]])
     """
 
     def __init__(self, inside: Sequence[int] | int, classes: int) -> None:
         super().__init__()
-        self.inside, self.classes = shape("inside", inside), positive_int("classes", classes)
-        self.outside = (self.classes * self.inside[0], *self.inside[1:])
+        self.inside = () if inside == () else shape("inside", inside)
+        self.classes = positive_int("classes", classes)
+        first, *others = self.inside or (1,)
+        self.outside = (self.classes * first, *others)
 
     def forward(self, x: Tensor) -> Tensor:
         """The features of each datum; zeros for what is none of the categories."""
         k = torch.arange(self.classes, device=x.device, dtype=x.dtype).reshape(-1, *[1] * len(self.inside))
         hot = x.unsqueeze(-1 - len(self.inside)) == k
-        like = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        return hot.to(like).flatten(-1 - len(self.inside), -len(self.inside))
+        hot = hot.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        return hot.flatten(-1 - len(self.inside), -len(self.inside)) if self.inside else hot
 
 
 class Standardise(Features):
