@@ -5,6 +5,7 @@ if __name__ != "pyro_vae.models":
         f"this folder holds the package pyro_vae.models, not {__name__!r}: write `from pyro_vae.models import VAEModel`"
     )
 
+from pyro_vae.models.cvae import CVAEModel
 from pyro_vae.models.vae import VAEModel
 
-__all__ = ["VAEModel"]
+__all__ = ["CVAEModel", "VAEModel"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyro_vae.comparison import compare
     from pyro_vae.evaluation import evaluate
     from pyro_vae.infer import FreeBits, temper
-    from pyro_vae.recipes import RECIPES, beta_vae, load, vae
+    from pyro_vae.recipes import RECIPES, beta_vae, cvae, load, m2, vae
     from pyro_vae.train import fit
     from pyro_vae.variant import Variant
 
@@ -29,7 +29,7 @@ _HOMES = {
     "comparison": ["compare"],
     "evaluation": ["evaluate"],
     "infer": ["FreeBits", "temper"],
-    "recipes": ["RECIPES", "beta_vae", "load", "vae"],
+    "recipes": ["RECIPES", "beta_vae", "cvae", "load", "m2", "vae"],
     "train": ["fit"],
     "variant": ["Variant"],
 }
@@ -42,6 +42,7 @@ __all__ = [
     "Variant",
     "beta_vae",
     "compare",
+    "cvae",
     "data",
     "distributions",
     "evaluate",
@@ -50,6 +51,7 @@ __all__ = [
     "infer",
     "likelihoods",
     "load",
+    "m2",
     "models",
     "nets",
     "plot",

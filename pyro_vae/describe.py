@@ -55,13 +55,15 @@ def _equation(program: Any, default: str) -> str:
 
 def _sites(pair: "Variant") -> list[str]:
     try:
-        trace = pair.draw(1)
+        given: dict[str, Any] = {k: v for k, v in (pair._seen() or {}).items() if k in pair.conditions}
+        trace = pair.draw(1, **given)
     except Exception:  # a story that cannot be dreamt yet can still be named
         return []
     data = pair.data_names(trace)
     table = [("site", "role", "shape", "distribution")]
     for name, site in tracing.sites(trace).items():
-        role = "condition" if name in pair.conditions else "data" if name in data else "latent"
+        roles = {"condition": pair.conditions, "label": pair.labels, "data": data}
+        role = next((role for role, names in roles.items() if name in names), "latent")
         table.append((name, role, str(tuple(site["fn"].event_shape)), families.family(site["fn"])))
     widths = [max(len(row[i]) for row in table) for i in range(4)]
     return ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -6,6 +6,8 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from torch import Tensor
+from torch.distributions import transform_to
 
 # where the field's own distributions are given better errors, and keep their names
 ADVISED = ("pyro_vae.distributions.advised", "pyro_vae.likelihoods")
@@ -23,6 +25,48 @@ def base(distribution: Any) -> Any:
 def family(distribution: Any) -> str:
     """The name under which a distribution is known, be it one of ours with better errors."""
     return next(c.__name__ for c in type(base(distribution)).__mro__ if not c.__module__.startswith(ADVISED))
+
+
+def masked(distribution: Any, mask: Tensor) -> Any:
+    """log p(x_o) = sum_{i in o} log p_i(x_i): the same distribution with the log p of the entries in ``mask`` alone.
+
+    ``mask`` broadcasts to the distribution's batch and event together. Draws and means stay whole.
+
+    Raises:
+        TypeError: where the distribution does not factorise over these entries.
+
+    >>> normal = dist.Normal(torch.zeros(2, 3), 1.0).to_event(1)
+    >>> masked(normal, torch.tensor([True, False, True])).log_prob(torch.zeros(2, 3))
+    tensor([-1.8379, -1.8379])
+    """
+    if isinstance(distribution, dist.Independent):
+        return masked(distribution.base_dist, mask).to_event(distribution.reinterpreted_batch_ndims)
+    if isinstance(distribution, dist.MaskedDistribution):
+        return masked(distribution.base_dist, mask).mask(distribution._mask)
+    if hasattr(distribution, "masked"):
+        return distribution.masked(mask)
+    if distribution.event_shape:
+        raise TypeError(f"{family(distribution)} does not factorise over the entries of its event")
+    return distribution.mask(mask)
+
+
+def inside(distribution: Any) -> Tensor:
+    """A value, for each entry or for all of them, that a distribution which :func:`masked` takes can explain.
+
+    >>> inside(dist.Beta(torch.ones(2, 3), 1.0).to_event(1))
+    tensor(0.5000)
+    """
+    if isinstance(distribution, dist.Independent):
+        return inside(distribution.base_dist)
+    if hasattr(distribution, "inside"):
+        return distribution.inside()
+    support = distribution.support
+    while hasattr(support, "base_constraint"):  # that of a mixture is its components'
+        support = support.base_constraint
+    try:
+        return transform_to(support)(torch.zeros(()))
+    except NotImplementedError:  # discrete supports
+        return torch.as_tensor(getattr(support, "lower_bound", 0.0))
 
 
 def join(parts: Sequence[Any], dim: int | None = None) -> Any:
@@ -60,7 +104,7 @@ def _constructor(family: Any) -> set[str]:
     return set(inspect.signature(family.__init__).parameters)
 
 
-def _full(part: Any, name: str) -> torch.Tensor:
+def _full(part: Any, name: str) -> Tensor:
     """A parameter with the batch dimensions of its distribution spelled out."""
     value = getattr(part, name)
     own = part.arg_constraints[name].event_dim

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import checks
+from pyro_vae import checks, distributions
 from pyro_vae.nets import FlattenBatch
 
 LOG_SCALE_BOUND = 7.0
@@ -31,7 +31,7 @@ class DiagonalNormal(nn.Module):
 
     Args:
         encoder: a module from (batch, \*data_shape) to (batch, 2 * latent): loc first, then s.
-        data_shape: shape of one datum.
+        data_shape: shape of one datum; a sequence of shapes where the encoder reads several things, as in q(z | x, c).
         latent: dimensions of the code.
 
     Raises:
@@ -44,14 +44,47 @@ class DiagonalNormal(nn.Module):
     Independent(Normal(loc: torch.Size([5, 2]), scale: torch.Size([5, 2])), 1)
     """
 
-    def __init__(self, encoder: nn.Module, data_shape: Sequence[int] | int, latent: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, data_shape: Sequence[Sequence[int]] | Sequence[int] | int, latent: int
+    ) -> None:
         super().__init__()
-        data_shape = checks.shape("data_shape", data_shape)
+        inside = checks.inputs("data_shape", data_shape)
         checks.positive_int("latent", latent)
-        checks.net("encoder", encoder, data_shape, (2 * latent,))
-        self.encoder = FlattenBatch(encoder, data_shape, (2, latent))
+        checks.net("encoder", encoder, inside, (2 * latent,))
+        self.encoder = FlattenBatch(encoder, inside, (2, latent))
+
+    def forward(self, *x: Tensor) -> dist.Distribution:
+        """The distribution of the code of each datum."""
+        loc, s = self.encoder(*x).unbind(-2)
+        return dist.Normal(loc, bounded_scale(s)).to_event(1)
+
+
+class Classifier(nn.Module):
+    r"""q(c | x) = softmax(encoder(x))_c,   c in {0, ..., classes - 1}
+
+    Shapes: (\*batch, \*data_shape) -> batch (\*batch,), event (), a label.
+
+    Args:
+        encoder: a module from (batch, \*data_shape) to (batch, classes): the logits.
+        data_shape: shape of one datum.
+        classes: how many there are.
+
+    Raises:
+        ValueError: where the encoder's output is not ``classes`` wide; where a label is scored that is none of them.
+
+    Source: Kingma et al. 2014, arXiv:1406.5298.
+
+    >>> Classifier(torch.nn.Linear(9, 4), 9, 4)(torch.zeros(5, 9)).probs.shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(self, encoder: nn.Module, data_shape: Sequence[int] | int, classes: int) -> None:
+        super().__init__()
+        inside = checks.inputs("data_shape", data_shape)
+        checks.positive_int("classes", classes)
+        checks.net("classifier", encoder, inside, (classes,))
+        self.encoder = FlattenBatch(encoder, inside, (classes,))
 
     def forward(self, x: Tensor) -> dist.Distribution:
-        """The distribution of the code of each datum."""
-        loc, s = self.encoder(x).unbind(-2)
-        return dist.Normal(loc, bounded_scale(s)).to_event(1)
+        """The distribution of the class of each datum."""
+        return distributions.ClassLabel(logits=self.encoder(x))

@@ -3,27 +3,31 @@
 The signature of a recipe is the only place where the hyper-parameters of a variant are named.
 """
 
-import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pyro_vae import checks, likelihoods, saving
-from pyro_vae.guides import VAEGuide
+from pyro_vae.guides import CVAEGuide, M2Guide, VAEGuide
 from pyro_vae.infer import temper
 from pyro_vae.likelihoods import Bernoulli
-from pyro_vae.models import VAEModel
-from pyro_vae.nets import MLP, Conv
-from pyro_vae.posteriors import DiagonalNormal
-from pyro_vae.priors import StandardNormal
+from pyro_vae.models import CVAEModel, VAEModel
+from pyro_vae.nets import MLP, Conv, GatedMLP, Joined, OneHot
+from pyro_vae.nets.features import Features
+from pyro_vae.nets.joined import joint
+from pyro_vae.posteriors import Classifier, DiagonalNormal
+from pyro_vae.priors import Classes, Conditional, Given, StandardNormal
 from pyro_vae.variant import Variant
 
 Recipe = Callable[..., Variant]
 Net = Callable[..., nn.Module]
+Part = Features | tuple[int, ...]  # what a net reads: by its features, or by its shape where it is taken as it is
 
 RECIPES: dict[str, Recipe] = {}
 
@@ -39,7 +43,7 @@ def recipe(function: Recipe, extends: Recipe | None = None) -> Recipe:
         inherited = [p for p in inspect.signature(extends).parameters.values() if p.kind is p.KEYWORD_ONLY]
         signature = signature.replace(parameters=own + inherited)
 
-    @functools.wraps(function)
+    @wraps(function)
     def build(*args: Any, **kwargs: Any) -> Variant:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -118,23 +122,15 @@ def vae(
     >>> pair.sample(4).shape
     torch.Size([4, 1, 28, 28])
     """
-    data_shape = checks.shape("data_shape", data_shape)
-    latent = checks.positive_int("latent", latent)
-    checks.built_by("likelihood", likelihood)
-    if net is not None:
-        checks.built_by("net", net)
+    parts = _Parts(data_shape, latent, likelihood, net, hidden)
     if encoder is not None and decoder is not None and (net is not None or hidden is not None):
         raise ValueError("net, hidden: encoder and decoder are both given, so that no net is built")
-    if encoder is None:
-        encoder = _encoder(net, hidden, likelihood, data_shape, (2 * latent,))
-    if decoder is None:
-        decoder = _decoder(net, hidden, likelihood, (latent,), data_shape)
-    model = VAEModel(StandardNormal(latent), likelihood(decoder, latent, data_shape))
-    guide = VAEGuide(DiagonalNormal(encoder, data_shape, latent))
+    guide = VAEGuide(parts.posterior(encoder))
+    model = VAEModel(StandardNormal(latent), parts.likelihood(decoder))
     return Variant(model, guide)
 
 
-@functools.partial(recipe, extends=vae)
+@partial(recipe, extends=vae)
 def beta_vae(data_shape: Sequence[int] | int, beta: float = 4.0, latent: int = 20, **options: Any) -> Variant:
     r"""maximise E_q[log p(x | z)] - beta KL(q(z | x) || p(z))
 
@@ -153,45 +149,224 @@ def beta_vae(data_shape: Sequence[int] | int, beta: float = 4.0, latent: int = 2
     return Variant(pair.model, pair.guide, handler=temper(checks.real("beta", beta, least=0)))
 
 
-def _encoder(
-    net: Net | None,
-    hidden: Sequence[int] | None,
-    likelihood: Callable[..., Any],
-    data_shape: tuple[int, ...],
-    outside: tuple[int, ...],
-) -> nn.Module:
-    """From the data, as their likelihood lets them be read, to ``outside``."""
-    features = likelihoods.features(likelihood, data_shape)
-    inside = data_shape if features is None else features.outside
-    built = _net(net, hidden, inside, outside, data_shape)
-    return built if features is None else nn.Sequential(features, built)
+@recipe
+def cvae(
+    data_shape: Sequence[int] | int,
+    latent: int = 20,
+    *,
+    classes: int | None = None,
+    condition_shape: Sequence[int] | int | None = None,
+    prior: Callable[..., nn.Module] = Conditional,
+    likelihood: Callable[..., nn.Module] = Bernoulli,
+    net: Net | None = None,
+    hidden: Sequence[int] | None = None,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> Variant:
+    r"""p(x, z | c) = p(z | c) p(x | z, c),   q(z | x, c) = N(z; loc(x, c), diag scale(x, c)^2)
+
+    The condition c is a class label or a vector, such as an embedding, or a part of an image whose rest is x (see
+    :class:`pyro_vae.data.Quadrants`). It is given, never explained: every bound is on log p(x | c).
+
+    Args:
+        data_shape: shape of one datum, (channels, height, width) for an image.
+        latent: dimensions of the code z.
+        classes: how many, where c is a class label, a whole number from 0; 10 where nothing is said. The model then
+            draws c uniformly where it is not given.
+        condition_shape: shape of c, where it is no label. Such a c must always be given.
+        prior: of the code, built as ``prior(latent, net, condition_shape)`` where it depends on the condition, as
+            :class:`pyro_vae.priors.Conditional`; or as ``prior(latent)`` where z and c are to be independent, as
+            :class:`pyro_vae.priors.StandardNormal`.
+        likelihood: built as ``likelihood(decoder, [(latent,), condition_shape], data_shape)``; a class of
+            :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
+        net: builds encoder, decoder and the net of the prior, as ``net(inside, outside)``; a class of
+            :mod:`pyro_vae.nets`. Labels are read one-hot; conditions are laid beside the data, for a convolution as
+            channels.
+        hidden: widths of the hidden layers, from the data inwards; by default the net's own.
+        encoder: in place of a built one, a module that takes data (batch, \*data_shape) and conditions
+            (batch, \*condition_shape), labels as integers (batch,), to (batch, 2 * latent).
+        decoder: in place of a built one, a module that takes codes (batch, latent) and conditions to
+            (batch, \*data_shape), or to what :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
+
+    Raises:
+        ValueError: where ``classes`` and ``condition_shape`` are both given, where an argument, or the output of a
+            net of yours, has the wrong shape.
+
+    Source: Sohn, Lee & Yan 2015, "Learning structured output representation using deep conditional generative
+    models", NIPS.
+
+    >>> pair = cvae((1, 28, 28), latent=8, classes=10)
+    >>> pair.sample(4, c=[7, 7, 1, 0]).shape
+    torch.Size([4, 1, 28, 28])
+    """
+    if classes is not None and condition_shape is not None:
+        raise ValueError("classes, condition_shape: expected one of them; a condition is a label or has a shape")
+    parts = _Parts(data_shape, latent, likelihood, net, hidden)
+    c = _label(10 if classes is None else classes) if condition_shape is None else _vector(condition_shape)
+    model = CVAEModel(c.density(), parts.prior(prior, c), parts.likelihood(decoder, c))
+    return Variant(model, CVAEGuide(parts.posterior(encoder, c)), conditions=("c",))
 
 
-def _decoder(
-    net: Net | None,
-    hidden: Sequence[int] | None,
-    likelihood: Callable[..., Any],
-    inside: tuple[int, ...],
-    data_shape: tuple[int, ...],
-) -> nn.Module:
-    """From ``inside`` to what the likelihood of the data asks for."""
-    outside = likelihoods.decoder_shape(likelihood, data_shape)
-    return _net(net, hidden, inside, outside, data_shape, outwards=True)
+@recipe
+def m2(
+    data_shape: Sequence[int] | int,
+    latent: int = 50,
+    *,
+    classes: int = 10,
+    weight: float = 0.0,
+    prior: Callable[..., nn.Module] = StandardNormal,
+    likelihood: Callable[..., nn.Module] = Bernoulli,
+    net: Net | None = None,
+    hidden: Sequence[int] | None = None,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+    classifier: nn.Module | None = None,
+) -> Variant:
+    r"""p(x, z, c) = p(c) p(z) p(x | z, c),   q(c, z | x) = q(c | x) N(z; loc(x, c), diag scale(x, c)^2)
+
+    The story of :func:`cvae`, whose class labels c are known for some of the data and latent in the others. A batch
+    without ``c`` is summed over all classes (:class:`pyro.infer.TraceEnum_ELBO`, which :func:`pyro_vae.fit` takes of
+    itself); in data for ``fit`` and ``evaluate`` a label of -1 is one that is missing. Bounds are on log p(x, c)
+    where the label is given and on log p(x) where it is not.
+
+    Args:
+        data_shape: shape of one datum, (channels, height, width) for an image.
+        latent: dimensions of the code z.
+        classes: how many; labels are whole numbers from 0.
+        weight: of the classification loss of labelled data, -log q(c | x), against the ELBO of one datum; 0 for none.
+        prior: of the code, by default independent of c; see :func:`cvae`.
+        likelihood: see :func:`cvae`.
+        net: builds encoder, decoder and classifier, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.
+        hidden: widths of the hidden layers, from the data inwards; by default the net's own.
+        encoder: in place of a built one, a module from data (batch, \*data_shape) and labels, integers (batch,), to
+            (batch, 2 * latent).
+        decoder: in place of a built one, a module from codes (batch, latent) and labels to (batch, \*data_shape), or
+            to what :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
+        classifier: in place of a built one, a module from (batch, \*data_shape) to (batch, classes).
+
+    Raises:
+        ValueError: where ``weight`` is negative, an argument, or the output of a net of yours, has the wrong shape.
+
+    Source: Kingma, Rezende, Mohamed & Welling 2014, arXiv:1406.5298.
+
+    >>> pair = m2((1, 28, 28), latent=8)
+    >>> pair.classify(torch.zeros(3, 1, 28, 28)).shape
+    torch.Size([3, 10])
+    """
+    parts = _Parts(data_shape, latent, likelihood, net, hidden)
+    c = _label(classes)
+    model = CVAEModel(c.density(), parts.prior(prior, c), parts.likelihood(decoder, c))
+    weight = checks.real("weight", weight, least=0)
+    guide = M2Guide(parts.classifier(classifier, classes), parts.posterior(encoder, c), weight)
+    return Variant(model, guide, labels=("c",))
 
 
-def _net(
-    net: Net | None,
-    hidden: Sequence[int] | None,
-    inside: tuple[int, ...],
-    outside: tuple[int, ...],
-    data: tuple[int, ...],
-    outwards: bool = False,
-) -> nn.Module:
-    """A net that suits the data, from them or ``outwards`` to them; ``hidden`` is told from the data inwards."""
-    large = len(data) == 3 and math.prod(data) > 1024 and min(data[1:]) >= 8
-    build = net or (Conv if large else MLP)
-    if hidden is None:
-        return build(inside, outside)
-    hidden = checks.shape("hidden", hidden)
-    # a convolution counts from the image in both directions
-    return build(inside, outside, hidden=hidden[::-1] if outwards and build is not Conv else hidden)
+@dataclass(frozen=True)
+class _Condition:
+    """A condition: its density, the shape of its values, () of a label, and how nets read it."""
+
+    density: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    read: Callable[[], Part]
+
+
+def _label(classes: int) -> _Condition:
+    return _Condition(partial(Classes, classes), (), partial(OneHot, (), classes))
+
+
+def _vector(shape: Sequence[int] | int) -> _Condition:
+    shape = checks.shape("condition_shape", shape)
+    return _Condition(partial(Given, shape), shape, lambda: shape)
+
+
+class _Parts:
+    """The parts that recipes have in common, built from the arguments that they share."""
+
+    def __init__(
+        self,
+        data_shape: Sequence[int] | int,
+        latent: int,
+        likelihood: Callable[..., Any],
+        net: Net | None,
+        hidden: Sequence[int] | None,
+    ) -> None:
+        self.data_shape = checks.shape("data_shape", data_shape)
+        self.latent = checks.positive_int("latent", latent)
+        checks.built_by("likelihood", likelihood)
+        if net is not None:
+            checks.built_by("net", net)
+        self._likelihood, self._net = likelihood, net
+        self._hidden = None if hidden is None else checks.shape("hidden", hidden)
+
+    def posterior(self, encoder: nn.Module | None, *given: _Condition) -> nn.Module:
+        """q(z | x, given)"""
+        if encoder is None:
+            parts = [self._data(), *(c.read() for c in given)]
+            encoder = self._reading(parts, (2 * self.latent,), self.data_shape)
+        return DiagonalNormal(encoder, [self.data_shape, *(c.shape for c in given)], self.latent)
+
+    def classifier(self, classifier: nn.Module | None, classes: int) -> nn.Module:
+        """q(c | x)"""
+        classifier = classifier or self._reading([self._data()], (classes,), self.data_shape)
+        return Classifier(classifier, self.data_shape, classes)
+
+    def likelihood(self, decoder: nn.Module | None, *given: _Condition) -> nn.Module:
+        """p(x | z, given)"""
+        code = (self.latent,)
+        if decoder is None:
+            outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
+            parts = [code, *(c.read() for c in given)]
+            inside = joint(parts, image=False)
+            built = self._built(self._suited(self.data_shape), inside, outside, outwards=True)
+            decoder = Joined(built, parts) if given else built
+        latent = [code, *(c.shape for c in given)] if given else self.latent
+        return self._likelihood(decoder, latent, self.data_shape)
+
+    def prior(self, prior: Callable[..., nn.Module], given: _Condition) -> nn.Module:
+        """p(z | given)"""
+        checks.built_by("prior", prior)
+        if "net" not in inspect.signature(prior).parameters:
+            return prior(self.latent)
+        part, outside = given.read(), (2 * self.latent,)
+        if len(given.shape) == 3:
+            net = self._reading([part], outside, given.shape)
+        elif given.shape:
+            build = self._net if self._net is not None and _flattens(self._net) else MLP
+            net = self._built(build, joint([part], image=False), outside)
+        else:  # of a label, a table
+            net = Joined(MLP(joint([part], image=False), outside, hidden=()), [part])
+        return prior(self.latent, net, given.shape)
+
+    def _data(self) -> Part:
+        """How a net reads the data: as they are, or as their likelihood lets them be read."""
+        return likelihoods.features(self._likelihood, self.data_shape) or self.data_shape
+
+    def _reading(self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...]) -> nn.Module:
+        """A net that reads ``data``, the first of the parts, and conditions beside them."""
+        build = self._suited(data)
+        first = parts[0]
+        shape = first.outside if isinstance(first, Features) else first
+        if len(parts) == 1:
+            built = self._built(build, shape, outside)
+            return nn.Sequential(first, built) if isinstance(first, Features) else built
+        image = len(shape) == 3 and not _flattens(build)
+        return Joined(self._built(build, joint(parts, image=image), outside), parts, image=image)
+
+    def _suited(self, data: tuple[int, ...]) -> Net:
+        large = len(data) == 3 and math.prod(data) > 1024 and min(data[1:]) >= 8
+        return self._net or (Conv if large else MLP)
+
+    def _built(
+        self, build: Net, inside: tuple[int, ...], outside: tuple[int, ...], outwards: bool = False
+    ) -> nn.Module:
+        """A net from ``inside`` to ``outside``; ``hidden`` is told from the data inwards."""
+        if self._hidden is None:
+            return build(inside, outside)
+        # a convolution counts from the image in both directions
+        return build(inside, outside, hidden=self._hidden[::-1] if outwards and build is not Conv else self._hidden)
+
+
+def _flattens(build: Net) -> bool:
+    """Whether a net lays an image out as a vector before anything else."""
+    built = build.func if isinstance(build, partial) else build
+    return inspect.isclass(built) and issubclass(built, MLP | GatedMLP)

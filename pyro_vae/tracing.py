@@ -6,20 +6,22 @@ first dimension is the data plate (the rightmost plate, dim -1).
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import ImproperUniform
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import _bound_partial
+from pyro.poutine.messenger import Messenger, _bound_partial
+from pyro.poutine.runtime import effectful
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
-from pyro_vae import checks
+from pyro_vae import checks, families
 
 Program = Callable[..., Any]
 Batch = Mapping[str, Any]
@@ -121,10 +123,54 @@ def plate_nesting(*traces: poutine.Trace) -> int:
     return max((-f.dim for f in frames if f.vectorized), default=1)
 
 
+@effectful(type="hidden")
+def _hidden(value: Tensor) -> Tensor | None:
+    return None
+
+
+@effectful(type="filled")
+def _filled(value: Tensor) -> Tensor:
+    return value
+
+
+def hidden(name: str, value: Tensor, *, given: bool = False) -> Tensor | None:
+    """Which entries of a site's data are hidden, as handlers such as :class:`pyro_vae.infer.observed` say.
+
+    ``given`` tells that the site is a condition. None where no handler speaks of the site.
+    """
+    return _hidden(value, name=name, infer={"given": given})
+
+
+def filled(batch: Batch) -> dict[str, Any]:
+    """A batch as a guide reads it: with something in place of the entries that are hidden."""
+    return {name: _filled(value, name=name) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def filled_arguments(program: Program, args: Any, kwargs: Batch) -> tuple[Any, dict[str, Any]]:
+    """As :func:`filled`, where some arguments of a program have no name."""
+    names = list(_parameters(program)) if args else []
+    first = filled(dict(zip(names, args, strict=False)))
+    return (*first.values(), *args[len(first) :]), filled(kwargs)
+
+
+class prepared(Messenger):  # a context, as handlers are
+    """Tells the handlers around it that data come from :meth:`Variant.prepare`: NaN is what is hidden, and only that.
+
+    Data may then be divided, shuffled and copied as they need be, whatever the shape of a mask.
+    """
+
+    def _process_message(self, msg: Any) -> None:
+        msg["infer"]["prepared"] = True
+
+
 def paired(model: Program, guide: Program, batch: Batch) -> tuple[poutine.Trace, poutine.Trace]:
     """Traces of the guide and of the model on the guide's draws."""
-    guide_trace = poutine.trace(guide).get_trace(**batch)
+    guide_trace = poutine.trace(guide).get_trace(**filled(batch))
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**batch)
+    for name, site in sites(model_trace).items():
+        mask = site["infer"].get("hidden")
+        if mask is not None and name in batch and torch.isnan(batch[name]).sum() > mask.sum():
+            raise ValueError(f"{name}: the model observes a function of it that loses NaN, which marks what is hidden")
     return guide_trace, model_trace
 
 
@@ -157,6 +203,17 @@ class Terms:
         return self.reconstruction - sum(self.kl.values())
 
 
+def from_prior(model: Program, given: Iterable[str]) -> Program:
+    """A guide that draws latent sites as the model does, from what is given alone."""
+
+    def guide(**batch: Any) -> None:
+        held = {name: batch[name] for name in given if name in batch}
+        with poutine.block(hide=list(batch)):
+            poutine.condition(poutine.uncondition(model), data=held)(**batch)
+
+    return guide
+
+
 def check_shape(name: str, site: Site) -> None:
     """A value that would be broadcast against its distribution would be scored many times over."""
     fn, found = site["fn"], tuple(site["value"].shape)
@@ -167,7 +224,7 @@ def check_shape(name: str, site: Site) -> None:
         )
 
 
-def _check(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
+def check(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
     """Both programs speak of the same sites, each datum has its own, and values fit their distributions."""
     posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
     missing = [name for name in drawn if name not in posterior]
@@ -194,6 +251,18 @@ def _terms(model: Program, guide: Program, batch: Batch, particles: int, given: 
             guide_trace, model_trace = paired(model, guide, batch)
     else:
         guide_trace, model_trace = paired(model, guide, copied(batch, particles))
+    return scored(guide_trace, model_trace, particles, size, given, dim)
+
+
+def scored(
+    guide_trace: poutine.Trace,
+    model_trace: poutine.Trace,
+    particles: int,
+    size: int,
+    given: tuple[str, ...] = (),
+    dim: int = 0,
+) -> Terms:
+    """The terms of two traces: of ``particles`` in a plate at ``dim``, or (0) as copies of the ``size`` data."""
     guide_trace.compute_log_prob()
     model_trace.compute_log_prob()
     posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
@@ -236,6 +305,13 @@ def mean(distribution: Any) -> Tensor | None:
     return value if torch.isfinite(value).all() else None
 
 
+def centre(distribution: Any) -> Tensor | None:
+    """The mean of a distribution, or the mode of a discrete one; None where there is neither."""
+    if not distribution.has_enumerate_support:
+        return mean(distribution)
+    return distribution.mode.nan_to_num(1.0)  # of a fair coin torch knows none
+
+
 def rows_for(batch: Batch, rows: int | None = None) -> int:
     """How many data to work on at a time: ``rows``, or so many that memory stays bounded whatever their size."""
     if rows is not None:
@@ -268,12 +344,15 @@ def terms(
             distribution, or the latent sites of model and guide differ.
     """
     size = len(next(iter(batch.values())))
-    dim = _look(model, guide, batch, particles)
+    with prepared():
+        dim = _look(model, guide, batch, particles)
     together = min(particles, 256, rows)  # draws share one pass of the encoder
     for part in slices(size, max(rows // together, 1)):
         chunk = {name: value[part] for name, value in batch.items()}
         for draw in slices(particles, together):
-            yield part, _terms(model, guide, chunk, draw.stop - draw.start, given, dim)
+            with prepared():
+                found = _terms(model, guide, chunk, draw.stop - draw.start, given, dim)
+            yield part, found
 
 
 def _look(model: Program, guide: Program, batch: Batch, particles: int) -> int:
@@ -286,7 +365,7 @@ def _look(model: Program, guide: Program, batch: Batch, particles: int) -> int:
     size = len(next(iter(few.values())))
     with seeded(0):
         traces = paired(model, guide, few)
-        _check(*traces)
+        check(*traces)
         if particles == 1:
             return 0
         dim = -1 - plate_nesting(*traces)
@@ -368,6 +447,47 @@ class Moments:
         return (2 * self.log_sum - self.log_sum_squares).exp()
 
 
+class _Inspection(Messenger):
+    """Looks at what is given as soon as a model comes to its site, before any network reads it."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = set(names)
+
+    def _pyro_sample(self, msg: Any) -> None:
+        base = families.base(msg["fn"])
+        if isinstance(base, ImproperUniform) and not msg["is_observed"] and msg["value"] is None:
+            name = msg["name"]
+            raise ValueError(f"{name}: missing; it has no density to be drawn from: pass it, as in {name}=...")
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] in self.names:
+            check_shape(msg["name"], msg)
+            checks.support(msg["fn"], msg["value"], msg["name"])
+
+
+class _Enough(Exception):
+    """All that was to be looked at has been seen."""
+
+
+class _Stopping(_Inspection):
+    def _pyro_post_sample(self, msg: Any) -> None:
+        super()._pyro_post_sample(msg)
+        self.names.discard(msg["name"])
+        if not self.names:
+            raise _Enough
+
+
+def check_given(model: Program, names: Iterable[str], batch: Batch) -> None:
+    """Hold what is given against its sites; the model runs no further than the last of them.
+
+    Raises:
+        ValueError: where a condition has another shape than its site, or lies outside the site's support.
+    """
+    with suppress(_Enough), _Stopping(names):
+        model(**batch)
+
+
 def dream(model: Program, n: int, fixed: Batch, given: Batch, example: Batch | None) -> poutine.Trace:
     """Trace of a model that draws its data: ``fixed`` holds latent sites in place, ``given`` the conditions.
 
@@ -387,4 +507,5 @@ def dream(model: Program, n: int, fixed: Batch, given: Batch, example: Batch | N
             "model: cannot be asked for data without a batch; give it the arguments `x=None, n=1` "
             "(n data where x is None), or call .elbo(...) or pv.fit once, so that shapes are known"
         )
-    return poutine.trace(poutine.condition(program, data={**fixed, **given})).get_trace(**arguments)
+    with _Inspection(given):
+        return poutine.trace(poutine.condition(program, data={**fixed, **given})).get_trace(**arguments)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_vae import checks, describe, families, saving, tracing
+from pyro_vae import checks, classes, describe, families, imputing, saving, tracing
 from pyro_vae.tracing import Moments, seeded, slices
 
 _serial = itertools.count()
@@ -25,7 +26,8 @@ class Program(nn.Module):
     A plain module's parameters are announced to Pyro under a name that no other module has; a
     PyroModule announces its own. Of a function, ``pyro.param`` statements are left as they are, and
     ``pyro.module`` statements get a prefix of the pair's own. ``scope`` is the store that a stepper of
-    ours trains in, ``names`` where the parameters of functions are noted.
+    ours trains in, ``names`` where the parameters of functions are noted. A program that ``reads``, a guide,
+    finds something in place of data that are hidden.
     """
 
     def __init__(
@@ -35,9 +37,11 @@ class Program(nn.Module):
         handlers: Sequence[Messenger],
         scope: Callable[[], AbstractContextManager[None]],
         names: set[str],
+        *,
+        reads: bool,
     ) -> None:
         super().__init__()
-        self.program, self.name, self.scope = program, name, scope
+        self.program, self.name, self.scope, self.reads = program, name, scope, reads
         self.handlers = list(handlers) if isinstance(program, nn.Module) else [*handlers, _Prefix(name, names)]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -47,6 +51,8 @@ class Program(nn.Module):
         with ExitStack() as stack:
             for handler in self.handlers:
                 stack.enter_context(handler)
+            if self.reads:
+                args, kwargs = tracing.filled_arguments(self.program, args, kwargs)
             return self.program(*args, **kwargs)
 
 
@@ -76,6 +82,8 @@ class Variant(nn.Module):
         model: the story p(x, z).
         guide: the inference program q(z | x).
         conditions: observed sites that are given rather than explained; they count in no bound.
+        labels: discrete sites that are observed in some batches and latent in the others. They count in every bound,
+            and samples may be drawn under labels as under conditions.
         handler: an effect handler under which both programs are trained, for example
             ``pv.temper(4.0)`` for a beta-VAE. Every metric is of the bare pair.
 
@@ -102,6 +110,7 @@ class Variant(nn.Module):
         model: tracing.Program,
         guide: tracing.Program,
         conditions: Sequence[str] = (),
+        labels: Sequence[str] = (),
         *,
         handler: Messenger | None = None,
     ) -> None:
@@ -109,15 +118,13 @@ class Variant(nn.Module):
         for name, program in (("model", model), ("guide", guide)):
             if not callable(program):
                 raise TypeError(f"{name}: expected a function or a module, found {type(program).__name__}")
-        if isinstance(conditions, str):
-            raise TypeError(f"conditions: expected a tuple of site names, found the string {conditions!r}")
-        self.model, self.guide = model, guide
-        self.conditions, self.handler = tuple(conditions), handler
+        self.model, self.guide, self.handler = model, guide, handler
         #: the observed sites that the model takes, in its own order
         self.arguments, self._open = tracing.arguments(model)
-        for condition in self.conditions:
-            if not self._takes(condition):
-                raise ValueError(f"conditions: the model takes no argument {condition!r}")
+        self.conditions = self._named("conditions", conditions)
+        self.labels = self._named("labels", labels)
+        #: the sites under which samples may be drawn
+        self.given = self.conditions + self.labels
         owners = [m for m in (getattr(p, "__self__", None) for p in (model, guide)) if isinstance(m, nn.Module)]
         #: modules whose methods are the programs, as in Pyro's own examples
         self.owners = nn.ModuleList(dict.fromkeys(owners))
@@ -127,6 +134,15 @@ class Variant(nn.Module):
         self._store: Any = None
         self._function_names: set[str] = set()
         self._name_programs()
+
+    def _named(self, role: str, sites: Sequence[str]) -> tuple[str, ...]:
+        """Arguments of the model that play a role of their own."""
+        if isinstance(sites, str):
+            raise TypeError(f"{role}: expected a tuple of site names, found the string {sites!r}")
+        for site in sites:
+            if not self._takes(site):
+                raise ValueError(f"{role}: the model takes no argument {site!r}")
+        return tuple(sites)
 
     def _name_programs(self) -> None:
         """Give both programs names that no other pair in this process has.
@@ -157,8 +173,8 @@ class Variant(nn.Module):
         """Model and guide as they are trained, under one more ``handler`` where one is given."""
         handlers = [h for h in (handler, self.handler) if h is not None]
         model, guide = (
-            Program(program, f"{role}_{self._serial}", handlers, self.training_scope, self._function_names)
-            for role, program in (("model", self.model), ("guide", self.guide))
+            Program(program, f"{role}_{self._serial}", handlers, self.training_scope, self._function_names, reads=reads)
+            for role, program, reads in (("model", self.model, False), ("guide", self.guide, True))
         )
         return model, guide
 
@@ -248,7 +264,9 @@ class Variant(nn.Module):
     # ------------------------------------------------------------------ batches
 
     def prepare(self, batch: Mapping[str, Any], *, finite: bool = True) -> dict[str, Tensor]:
-        """A batch as tensors of the pair's device; data as floats, conditions as they are.
+        """A batch as tensors of the pair's device; data as floats, of conditions and labels whole numbers as they are.
+
+        Data that are hidden, as :class:`pyro_vae.infer.observed` says, become NaN.
 
         Raises:
             ValueError: where a name is not an argument of the model, lengths differ or are zero, or (where
@@ -269,23 +287,40 @@ class Variant(nn.Module):
                 raise TypeError(f"{name}: expected real numbers, found {tensor.dtype}")
             if not tensor.dim() or not len(tensor):
                 raise ValueError(f"{name}: expected (batch, ...) with at least one datum, found {tuple(tensor.shape)}")
-            if finite and not torch.isfinite(tensor).all():
-                raise ValueError(f"{name}: holds NaN or infinite values; drop or fill in the missing data")
-            ready[name] = tensor.to(self.device) if name in self.conditions else self._cast(tensor)
+            hidden = tracing.hidden(name, tensor, given=name in self.given)
+            visible = tensor if hidden is None else tensor[~hidden]
+            if finite and not torch.isfinite(visible).all():
+                raise ValueError(
+                    f"{name}: holds NaN or infinite values; drop or fill in the missing data, or say which are there "
+                    "with pv.infer.observed"
+                )
+            whole = name in self.given and not tensor.is_floating_point()
+            cast = tensor.to(self.device) if whole else self._cast(tensor)
+            ready[name] = cast if hidden is None else cast.masked_fill(hidden.to(cast.device), torch.nan)
         lengths = {name: len(value) for name, value in ready.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"batch: sites of different lengths: {lengths}")
-        if any(name not in self.conditions for name in ready):  # conditions alone are no example of a batch
+        if any(name not in self.given for name in ready):  # conditions alone are no example of a batch
             example = {name: value[:1].detach().clone() for name, value in ready.items()}
             self._example = {**(self._example or {}), **example}
         return ready
 
-    def _complete(self, batch: Mapping[str, Any], **programs: tracing.Program) -> None:
-        """Raise where a program cannot run on a batch for want of a site."""
+    def check_batch(self, batch: Mapping[str, Any], **programs: tracing.Program) -> None:
+        """Raise where a program cannot run on a batch for want of a site, or what is given does not fit its own."""
         for role, program in programs.items():
             for name in tracing.required(program):
                 if name not in batch:
                     raise ValueError(f"{name}: missing; the {role} needs it, as in {name}=...")
+        for name in self.labels:
+            if name in batch and (batch[name] < 0).any():
+                raise ValueError(
+                    f"{name}: negative labels are missing ones, which fit and evaluate set apart; pass data with "
+                    f"labels and data without them in batches of their own, the latter without {name}"
+                )
+        given = [name for name in self.given if name in batch]
+        if given:
+            with self._at_rest(0):
+                tracing.check_given(self.model, given, batch)
         if "model" in programs:
             self._passed |= set(batch)
 
@@ -294,7 +329,13 @@ class Variant(nn.Module):
 
     @contextmanager
     def _at_rest(self, seed: int | None) -> Iterator[None]:
-        """No gradients, no dropout, the pair's own parameters, seeded draws."""
+        """No gradients, no dropout, the pair's own parameters, seeded draws; data as :meth:`prepare` gives them."""
+        with self._still(seed), tracing.prepared():
+            yield
+
+    @contextmanager
+    def _still(self, seed: int | None) -> Iterator[None]:
+        """The same in a generator, which may stand still between two others: no handler is left on Pyro's stack."""
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
@@ -337,7 +378,7 @@ class Variant(nn.Module):
         sizes = {len(z) for z in codes.values()}
         if len(sizes) != 1:
             raise ValueError(f"latents: expected codes of one length, found {sorted(sizes)}")
-        first: dict[str, Any] = {k: torch.as_tensor(c)[:1] for k, c in conditions.items()}
+        first: dict[str, Any] = {k: torch.as_tensor(_rows(c))[:1] for k, c in conditions.items()}
         trace = self.draw(1, **first)
         data = self.data_names(trace)
         found = {name: site["fn"] for name, site in tracing.latent_sites(trace).items() if name not in data}
@@ -349,6 +390,7 @@ class Variant(nn.Module):
                 raise ValueError(
                     f"latents: {name}: expected (n, {', '.join(map(str, event))}) codes, found {tuple(z.shape)}"
                 )
+            checks.support(found[name], z, f"latents: {name}")
         plates = {name: len(found[name].batch_shape) - 1 for name in codes}
         return self._decode(sizes.pop(), codes, conditions, mean, seed, rows, plates)
 
@@ -375,12 +417,12 @@ class Variant(nn.Module):
 
     def prepare_conditions(self, conditions: Mapping[str, Any], n: int) -> dict[str, Tensor]:
         """Conditions as tensors of length n; a single one serves all."""
-        unknown = [name for name in conditions if name not in self.conditions]
+        unknown = [name for name in conditions if name not in self.given]
         if unknown:
-            raise ValueError(f"{unknown[0]}: not a condition of this pair; its conditions are {list(self.conditions)}")
+            raise ValueError(f"{unknown[0]}: not a condition of this pair; its conditions are {list(self.given)}")
         if not conditions:
             return {}
-        ready = self.prepare(conditions)
+        ready = self.prepare({name: _rows(value) for name, value in conditions.items()})
         for name, value in ready.items():
             if len(value) not in (1, n):
                 raise ValueError(f"{name}: expected {n} conditions or one for all, found {len(value)}")
@@ -411,23 +453,25 @@ class Variant(nn.Module):
     def data_names(self, trace: poutine.Trace) -> list[str]:
         """Data sites: those that the model takes as arguments, short of the conditions."""
         arguments = self._passed or self.arguments  # an argument that is never passed is a latent site
-        return [n for n in tracing.sites(trace) if n in arguments and n not in self.conditions]
+        return [n for n in tracing.sites(trace) if n in arguments and n not in self.given]
 
     def encode(
         self, *, ancestors: str = "sample", seed: int | None = 0, rows: int | None = None, **batch: Any
     ) -> dict[str, Any]:
         """q(z_l | ancestors, x) of each latent site, along one seeded draw of the ancestors.
 
-        With ``ancestors="mean"`` each site stands at its mean when its descendants are inferred.
+        With ``ancestors="mean"`` each site stands at its mean, a discrete one at its mode, when its descendants are
+        inferred.
         """
         checks.known("ancestors", ancestors, ["mean", "sample"])
         ready = self.prepare(batch)
-        self._complete(ready, guide=self.guide)
+        self.check_batch(ready, guide=self.guide)
         parts: list[dict[str, Any]] = []
         with self._at_rest(seed):
             guide = _at_means(self.guide) if ancestors == "mean" else self.guide
             for part in slices(len(next(iter(ready.values()))), tracing.rows_for(ready, rows)):
-                trace = poutine.trace(guide).get_trace(**{k: v[part] for k, v in ready.items()})
+                chunk = {k: v[part] for k, v in ready.items()}
+                trace = poutine.trace(guide).get_trace(**tracing.filled(chunk))
                 parts.append({name: site["fn"] for name, site in tracing.latent_sites(trace).items()})
         return {name: families.join([p[name] for p in parts]) for name in parts[0]}
 
@@ -437,35 +481,82 @@ class Variant(nn.Module):
         Shapes: a tensor (batch, \*data_shape) where there is one data site, else a mapping of them.
         """
         ready = self.prepare(batch)
-        self._complete(ready, model=self.model, guide=self.guide)
+        self.check_batch(ready, model=self.model, guide=self.guide)
         parts = []
         with self._at_rest(seed):
             for part in slices(len(next(iter(ready.values()))), tracing.rows_for(ready, rows)):
                 chunk = {k: v[part] for k, v in ready.items()}
-                guide_trace = poutine.trace(self.guide).get_trace(**chunk)
-                given = {k: v for k, v in chunk.items() if k in self.conditions}
+                guide_trace = poutine.trace(self.guide).get_trace(**tracing.filled(chunk))
+                given = {k: v for k, v in chunk.items() if k in self.given}
                 model = poutine.condition(poutine.uncondition(self.model), data=given)
                 trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**chunk)
                 parts.append(self._data(trace, {}, mean))
         return _only({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
 
+    def impute(
+        self,
+        *,
+        particles: int = 1,
+        mean: bool = False,
+        seed: int | None = None,
+        rows: int | None = None,
+        **batch: Any,
+    ) -> Any:
+        r"""x_h ~ sum_k w_k p(x_h | z_k),   w_k ~ p(x_o, z_k) / q(z_k | x_o),   z_k ~ q(z | x_o),   sum_k w_k = 1
+
+        The data with their hidden entries drawn, or with ``mean`` at that mixture's mean, under
+        :class:`pyro_vae.infer.observed`, which says what is hidden; what is observed stays as it is. With K =
+        ``particles`` growing, draws and means become those of p(x_h | x_o), however good q is. Memory does not grow.
+
+        Shapes: a tensor (batch, \*data_shape) where there is one data site, else a mapping of them.
+
+        Raises:
+            ValueError: where nothing is hidden; where ``mean`` is asked of a likelihood that has none.
+
+        Source: Mattei & Frellsen 2019, arXiv:1812.02633, sections 2.3 and 2.4.
+
+        >>> pair, x = pv.vae((1, 8, 8), latent=2), pv.data.load("digits", "test", binarise="threshold").x
+        >>> x[:, :, :4] = torch.nan
+        >>> with pv.infer.observed(x=torch.isfinite):
+        ...     whole = pair.impute(x=x, particles=10)
+        >>> bool(torch.equal(whole[:, :, 4:], x[:, :, 4:])), bool(whole.isnan().any())
+        (True, False)
+        """
+        checks.positive_int("particles", particles)
+        ready = self.prepare(batch)
+        self.check_batch(ready, model=self.model, guide=self.guide)
+        length = tracing.rows_for(ready, rows)
+        with self._at_rest(seed):
+            found = imputing.impute(self.model, self.guide, ready, particles, self.conditions, length, mean=mean)
+        return _only({name: value for name, value in found.items() if name not in self.given})
+
     def terms(
-        self, particles: int = 1, *, rows: int | None = None, seed: int | None = None, **batch: Any
+        self,
+        particles: int = 1,
+        *,
+        rows: int | None = None,
+        seed: int | None = None,
+        proposal: str = "guide",
+        **batch: Any,
     ) -> Iterator[tuple[slice, tracing.Terms]]:
         """The terms of the bounds, site by site and datum by datum, of the bare pair; see :mod:`pyro_vae.tracing`."""
         checks.positive_int("particles", particles)
         ready = self.prepare(batch)
-        self._complete(ready, model=self.model, guide=self.guide)
-        with self._at_rest(seed):
+        self.check_batch(ready, model=self.model, guide=self.guide)
+        prior = checks.known("proposal", proposal, ["guide", "prior"]) == "prior"
+        guide = tracing.from_prior(self.model, self.given) if prior else self.guide
+        with self._still(seed):
             yield from tracing.terms(
-                self.model, self.guide, ready, particles, self.conditions, tracing.rows_for(ready, rows)
+                self.model, guide, ready, particles, self.conditions, tracing.rows_for(ready, rows)
             )
 
-    def _moments(self, particles: int, rows: int | None, seed: int | None, batch: Mapping[str, Any]) -> Moments:
+    def _moments(
+        self, particles: int, rows: int | None, seed: int | None, batch: Mapping[str, Any], proposal: str = "guide"
+    ) -> Moments:
         """Sums of the log-weights of each datum, from which all bounds follow."""
         ready: dict[str, Any] = self.prepare(batch)
         moments = Moments(len(next(iter(ready.values()))))
-        for part, terms in self.terms(particles, rows=rows, seed=seed, **ready):
+        for part, terms in self.terms(particles, rows=rows, seed=seed, proposal=proposal, **ready):
             moments.add(part, terms.log_weights)
         return moments
 
@@ -479,16 +570,24 @@ class Variant(nn.Module):
         return moments.elbo.to(moments.like)
 
     def log_likelihood(
-        self, *, particles: int = 100, seed: int | None = None, rows: int | None = None, **batch: Any
+        self,
+        *,
+        particles: int = 100,
+        proposal: str = "guide",
+        seed: int | None = None,
+        rows: int | None = None,
+        **batch: Any,
     ) -> Tensor:
         """log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q(z | x): a lower bound on log p(x) of each datum, in nats.
 
-        It rises towards log p(x) with K = ``particles``: always say how many.
+        It rises towards log p(x) with K = ``particles``: always say how many. With ``proposal="prior"`` codes come
+        from the model, log (1/K) sum_k p(x | z_k), z_k ~ p(z), as if x had not been seen: what a conditional pair
+        predicts with.
 
         Shapes: (batch,).
         Source: Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519.
         """
-        moments = self._moments(particles, rows, seed, batch)
+        moments = self._moments(particles, rows, seed, batch, proposal)
         return moments.log_likelihood.to(moments.like)
 
     def interpolate(self, start: Any, end: Any, steps: int = 8, **conditions: Any) -> Any:
@@ -500,7 +599,7 @@ class Variant(nn.Module):
         Shapes: (steps, n, \*data_shape).
         """
         checks.positive_int("steps", steps)
-        for name in self.conditions:
+        for name in self.given:
             if name in self.by_name(start) or name in self.by_name(end):
                 raise ValueError(f"interpolate: {name!r} is a condition; pass it by name, {name}=...")
         first, last = (self._codes({**self.by_name(x), **conditions}) for x in (start, end))
@@ -510,6 +609,7 @@ class Variant(nn.Module):
         lines = {}
         for name, a in first.items():
             w = torch.linspace(0, 1, steps).to(a).reshape(-1, *[1] * a.dim())
+            w = w.round() if name in self.labels else w  # there is nothing between two classes
             lines[name] = (a + w * (last[name] - a)).flatten(0, 1)
         given = self.prepare_conditions(conditions, n)
         many: dict[str, Any] = {k: c.repeat(steps, *[1] * (c.dim() - 1)) for k, c in given.items()}
@@ -542,23 +642,57 @@ class Variant(nn.Module):
         for i, unit in enumerate(chosen):
             flat[i, :, unit] = torch.as_tensor(values).to(flat)
         moved[site] = flat.reshape(moved[site].shape)
-        conditions: dict[str, Any] = {k: v for k, v in batch.items() if k in self.conditions}
+        conditions: dict[str, Any] = {k: v for k, v in batch.items() if k in self.given}
         return _unflatten(self.decode(moved, **conditions), (len(chosen), len(values)))
 
+    def transfer(self, to: Mapping[str, Any], *, mean: bool = True, seed: int | None = None, **batch: Any) -> Any:
+        r"""p(x | z, c'), z the mean of q(z | x, c): each datum with its own code under another condition.
+
+        ``to`` maps conditions or labels to their new values, n of them or one for all. What a condition does not
+        determine, the style of a handwritten digit, stays with the code.
+
+        Shapes: (n, \*data_shape), the likelihood's means, or draws.
+        Source: Kingma et al. 2014, arXiv:1406.5298, section 4.2 (analogies).
+        """
+        if not to:
+            raise ValueError(f"to: empty; expected new values of some of {list(self.given)}, for example {{'c': 3}}")
+        codes = {name: z for name, z in self._codes(batch).items() if name not in to}
+        kept = {name: value for name, value in batch.items() if name in self.given}
+        return self.decode(codes, mean=mean, seed=seed, **(kept | dict(to)))
+
+    def classify(
+        self, x: Any, *, by: str = "guide", particles: int = 1, seed: int | None = 0, rows: int | None = None
+    ) -> Tensor:
+        r"""The probability of each class, of each datum, by what the pair knows of the site of its classes.
+
+        ``by="guide"``: q(c | x);  ``by="model"``: p(c | x) in proportion to p(c) p(x | c), the second estimated for
+        every class by importance sampling with as many ``particles``.
+
+        Shapes: (batch, classes).
+
+        Raises:
+            ValueError: where the pair has no site of labels or of classes as a condition; where the guide of such a
+                condition has nothing to say of it.
+
+        Source: Kingma et al. 2014, arXiv:1406.5298.
+        """
+        return classes.probabilities(self, x, checks.known("by", by, ["guide", "model"]), particles, seed, rows)
+
     def _codes(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The posterior means of a batch."""
+        """The centres of the posteriors of a batch."""
         found = self.encode(ancestors="mean", **batch)
-        codes = {name: tracing.mean(q) for name, q in found.items()}
+        codes = {name: tracing.centre(q) for name, q in found.items()}
         for name, code in codes.items():
             if code is None:
                 raise ValueError(f"{name}: its posterior has no mean to start from; use decode with codes of your own")
-        return {n: z.movedim(-1 - found[n].event_dim, 0).clone() for n, z in codes.items() if z is not None}
+        rows = {n: z.movedim(-1 - found[n].event_dim, 0).clone() for n, z in codes.items() if z is not None}
+        return {name: self._cast(code) for name, code in rows.items()}
 
     def by_name(self, data: Any) -> dict[str, Any]:
-        """Data given without a name belong to the first argument of the model that is no condition."""
+        """Data given without a name belong to the first argument of the model that is no condition and no label."""
         if isinstance(data, Mapping):
             return dict(data)
-        names = [name for name in self.arguments if name not in self.conditions]
+        names = [name for name in self.arguments if name not in self.given]
         if not names:
             raise ValueError("data: the model names no argument for them; pass a mapping, for example {'x': x}")
         return {names[0]: data}
@@ -580,6 +714,11 @@ class Variant(nn.Module):
         return describe.variant(self)
 
 
+def _rows(condition: Any) -> Any:
+    """A label alone as one that serves all."""
+    return torch.as_tensor(condition)[None] if isinstance(condition, Number) else condition
+
+
 def _only(data: dict[str, Tensor]) -> Any:
     """A tensor where there is one data site, else the mapping."""
     return next(iter(data.values())) if len(data) == 1 else data
@@ -596,8 +735,8 @@ def _at_means(guide: Callable[..., Any]) -> Callable[..., Any]:
 
     class Means(Messenger):
         def _pyro_sample(self, msg: Any) -> None:
-            mean = None if msg["is_observed"] else tracing.mean(msg["fn"])
-            if mean is not None:
-                msg["value"], msg["done"] = mean, True
+            centre = None if msg["is_observed"] else tracing.centre(msg["fn"])
+            if centre is not None:
+                msg["value"], msg["done"] = centre, True
 
     return Means()(guide)

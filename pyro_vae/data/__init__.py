@@ -3,8 +3,9 @@
 from pyro_vae.data.feed import Batches, batches, first
 from pyro_vae.data.folders import Images
 from pyro_vae.data.named import SETS
+from pyro_vae.data.quadrants import Quadrants
 from pyro_vae.data.sets import Data
 from pyro_vae.data.source import load
 from pyro_vae.data.tables import Table, frame
 
-__all__ = ["SETS", "Batches", "Data", "Images", "Table", "batches", "first", "frame", "load"]
+__all__ = ["SETS", "Batches", "Data", "Images", "Quadrants", "Table", "batches", "first", "frame", "load"]

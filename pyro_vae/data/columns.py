@@ -28,7 +28,14 @@ class Column:
         return {"kind": self.kind, "values": list(self.values)} if self.values else {"kind": self.kind}
 
     def encode(self, values: Any, where: str) -> np.ndarray:
-        """A pandas Series as numbers: those of the categories, or its own."""
+        """A pandas Series as numbers: those of the categories, or its own; NaN where a cell is missing."""
+        there = values.notna().to_numpy()
+        found = np.full(len(values), np.nan)
+        if there.any():
+            found[there] = self._encode(values[there], where)
+        return found
+
+    def _encode(self, values: Any, where: str) -> np.ndarray:
         if self.values:
             # a number that stands among text is read as text
             numbers = {str(v): i for i, v in enumerate(self.values)} | {v: i for i, v in enumerate(self.values)}
@@ -44,7 +51,12 @@ class Column:
         return found
 
     def decode(self, x: np.ndarray, where: str) -> Any:
-        """Numbers back as values."""
+        """Numbers back as values; of NaN, a missing one."""
+        there = ~np.isnan(x)
+        if not there.all():
+            decoded = np.full(len(x), None if self.values else np.nan, dtype=object if self.values else np.float64)
+            decoded[there] = self.decode(x[there], where)
+            return decoded
         if self.kind == "real":
             return x
         whole = np.round(x).astype(np.int64)

@@ -17,6 +17,7 @@ from pyro_vae.tracing import reseed, seeded
 from pyro_vae.variant import Variant
 
 Batch = dict[str, Any]
+Parts = list[tuple[float, Batch]]  # the batches of one step, each with a weight
 
 
 def derived(seed: int, *where: int) -> int:
@@ -36,7 +37,7 @@ class Batches:
         self,
         size: int,
         steps: int,
-        produce: Callable[[int | None], Iterator[Batch]],
+        produce: Callable[[int | None], Iterator[Parts]],
         transform: Callable[[Batch], Batch] = lambda batch: batch,
         *,
         streams: bool = False,
@@ -44,14 +45,19 @@ class Batches:
         self.size, self.steps, self.streams = size, steps, streams
         self._produce, self.transform = produce, transform
 
-    def epoch(self, seed: int) -> Iterator[Batch]:
-        """One pass in an order that depends on ``seed`` alone; each batch before its ``transform``."""
+    def epoch(self, seed: int) -> Iterator[Parts]:
+        """One pass in an order that depends on ``seed`` alone: what belongs to each step, before its ``transform``.
+
+        That is one batch; or, where some of the data are labelled, some of those before a batch of the others. The
+        labelled come by again and again, with a weight that makes each count once in an epoch.
+        """
         return self._produce(seed)
 
     def fixed(self) -> Iterator[Batch]:
         """One pass in the order of the data, with random transforms drawn from the caller's generators."""
-        for batch in self._produce(None):
-            yield self.transform(batch)
+        for parts in self._produce(None):
+            for _, batch in parts:
+                yield self.transform(batch)
 
 
 def batches(variant: Variant, data: Any, batch_size: int, device: torch.device | None, name: str = "data") -> Batches:
@@ -62,6 +68,9 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
     Values become floats batch by batch, so that 8-bit data take one byte each. A ``Dataset`` yields a datum, or a
     tuple whose first elements are the sites of the pair in the order of the model's arguments (what follows, such
     as the labels of torchvision, is left out), or a mapping; a ``DataLoader`` yields batches of the same.
+
+    Where the pair has sites of labels, a negative label is one that is missing: data with labels and data without
+    come in batches of their own, and each step of training sees some of both.
 
     The order of a ``DataLoader``, and random transforms in its workers, depend on the seed of the epoch alone, also
     where it or its sampler has a generator of its own, which is left as it was. Random transforms in workers that
@@ -81,7 +90,7 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
     if hasattr(data, "iloc"):
         raise TypeError(f"{name}: a DataFrame; pass pv.data.load(frame), which tells the kinds of its columns")
     try:
-        tensors = {k: torch.as_tensor(v) for k, v in variant.by_name(data).items()}
+        tensors = {k: torch.as_tensor(v) for k, v in _by_name(variant, data).items()}
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name}: expected an array, a tensor, a mapping of sites, a Dataset or a DataLoader, found "
@@ -94,17 +103,58 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{name}: sites of different lengths: {sizes}")
     size = next(iter(sizes.values()))
-    steps = -(-size // batch_size)
+    groups = _by_labels(variant, tensors)
+    main, main_names = groups[-1]
+    few, few_names = groups[0] if len(groups) > 1 else (main[:0], main_names)
+    steps = -(-len(main) // batch_size)
+    beside = min(len(few), max(-(-len(few) // steps), batch_size // 2))  # labelled data of a step
 
-    def produce(seed: int | None) -> Iterator[Batch]:
+    def taken(index: Tensor, names: Iterable[str]) -> Batch:
+        return variant.prepare({k: tensors[k][index] for k in names}, finite=False)
+
+    def produce(seed: int | None) -> Iterator[Parts]:
         if seed is None:
-            order = torch.arange(size)
-        else:
-            order = torch.randperm(size, generator=torch.Generator().manual_seed(derived(seed)))
-        for index in order.to(home).split(batch_size):
-            yield variant.prepare({k: v[index] for k, v in tensors.items()}, finite=False)
+            for members, names in groups:
+                yield from ([(1.0, taken(index, names))] for index in members.to(home).split(batch_size))
+            return
+        generator = torch.Generator().manual_seed(derived(seed))
+        order = main[torch.randperm(len(main), generator=generator)].to(home).split(batch_size)
+        labelled = _over_and_over(few.to(home), beside, generator)
+        for index in order:
+            first = [(len(few) / (steps * beside), taken(next(labelled), few_names))] if beside else []
+            yield [*first, (1.0, taken(index, main_names))]
 
     return Batches(size, steps, produce, *([data.transform] if isinstance(data, Data) else []))
+
+
+def _by_labels(variant: Variant, batch: Mapping[str, Tensor]) -> list[tuple[Tensor, list[str]]]:
+    """Which data are labelled and which are not, and the sites of each: what is missing is left to the guide."""
+    size = len(next(iter(batch.values())))
+    known = torch.ones(size, dtype=torch.bool)
+    for name in variant.labels:
+        if name in batch and batch[name].dim() == 1:
+            known &= (batch[name] >= 0).cpu()
+    others = [name for name in batch if name not in variant.labels]
+    groups = [(known.nonzero()[:, 0], list(batch)), ((~known).nonzero()[:, 0], others)]
+    return [(members, names) for members, names in groups if len(members)]
+
+
+def _over_and_over(members: Tensor, length: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """So many of some data at a time, in a new order each time that all have come by."""
+    rest = members[:0]
+    while True:
+        while len(rest) < length:
+            rest = torch.cat([rest, members[torch.randperm(len(members), generator=generator).to(members.device)]])
+        yield rest[:length]
+        rest = rest[length:]
+
+
+def _apart(variant: Variant, batch: Batch) -> list[Batch]:
+    """A batch of a loader; of labelled and other data, one of each."""
+    if not any(name in batch for name in variant.labels):
+        return [batch]
+    tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
+    return [{k: tensors[k][members] for k in names} for members, names in _by_labels(variant, tensors)]
 
 
 def _fits(tensors: Iterable[Tensor], device: torch.device | None) -> bool:
@@ -123,14 +173,14 @@ def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
     if not size or not steps:
         raise ValueError(f"{name}: empty, {size} data in {steps} batches")
 
-    def produce(seed: int | None) -> Iterator[Batch]:
+    def produce(seed: int | None) -> Iterator[Parts]:
         with _reseeded(_generators(loader), derived(seed or 0)):
             with torch.random.fork_rng(devices=[]):
                 reseed(derived(seed or 0), torch.device("cpu"))  # those of other devices are the program's
                 source = iter(loader)
                 opening = list(itertools.islice(source, 1))  # samplers draw their order with the first item
             for item in itertools.chain(opening, source):
-                yield variant.prepare(_named(variant, item, name))
+                yield [(1.0, variant.prepare(batch)) for batch in _apart(variant, _named(variant, item, name))]
 
     return Batches(size, steps, produce, streams=True)
 
@@ -166,6 +216,8 @@ def _named(variant: Variant | None, item: Any, name: str) -> dict[str, Any]:
 
 
 def _by_name(variant: Variant | None, data: Any) -> dict[str, Any]:
+    if isinstance(data, Data):
+        return data.sites(None if variant is None else variant.given)
     if variant is not None:
         return variant.by_name(data)
     return dict(data) if isinstance(data, Mapping) else {"x": data}

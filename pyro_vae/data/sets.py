@@ -1,6 +1,6 @@
 """A data set at hand: a mapping from the data site to a tensor."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,21 +66,29 @@ class Data(Mapping[str, Tensor]):
         shape = tuple(self.x.shape)
         return f"Data(x={shape}, labels={self.labels is not None}, dynamic={self.dynamic}{scaled})"
 
+    def sites(self, given: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """By site: x, and the labels, where there are any, for the first of the sites that are ``given``.
+
+        These are the conditions and labels of a pair, None where no pair asks; a label of -1 is one that is missing.
+        """
+        return {"x": self.x} | ({} if self.labels is None else dict.fromkeys((given or ())[:1], self.labels))
+
     def transform(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """What is done to a batch when it is used: division, dynamic binarisation, or nothing."""
-        x = batch["x"]
+        return batch | {"x": self.used(batch["x"])}
+
+    def used(self, x: Tensor) -> Tensor:
+        """Some of what is stored, as it is used."""
         if self.divide_by != 1:
             x = x / self.divide_by
-        if self.dynamic:
-            x = torch.bernoulli(x if x.is_floating_point() else x.float())
-        return batch | {"x": x}
+        return torch.bernoulli(x if x.is_floating_point() else x.float()) if self.dynamic else x
 
     def drawn(self, seed: int = 0) -> "Data":
         """The same data with the random numbers drawn once, into memory; data without any as they are."""
         if not self.dynamic:
             return self
         with seeded(seed):
-            return Data(self.transform({"x": self.x})["x"], self.labels)
+            return Data(self.used(self.x), self.labels)
 
     def moments(self) -> dict[str, Any]:
         r"""Mean and standard deviation of x as plain lists, for ``partial(pv.likelihoods.Normal, **train.moments())``.

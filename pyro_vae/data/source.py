@@ -10,7 +10,9 @@ import torch
 from pyro_vae import checks
 from pyro_vae.data.arrays import array, joined
 from pyro_vae.data.folders import images
+from pyro_vae.data.labels import few
 from pyro_vae.data.named import SETS
+from pyro_vae.data.quadrants import Quadrants
 from pyro_vae.data.sets import Data
 from pyro_vae.data.splits import NAMES, SPLITS, choose
 from pyro_vae.data.tables import table
@@ -25,6 +27,9 @@ TAKEN = {
     "size": ("a folder of images",),
     "grey": ("a folder of images",),
     "columns": ("a table",),
+    "missing": ("a table",),
+    "quadrants": ("a named set", "an array"),
+    "labelled": ("a named set", "a folder of images"),
     "download": ("a named set",),
 }
 
@@ -39,6 +44,9 @@ def load(
     size: int | tuple[int, int] | None = None,
     grey: bool = False,
     columns: Mapping[str, Any] | None = None,
+    missing: bool = False,
+    quadrants: int | None = None,
+    labelled: int | None = None,
     download: bool = False,
     seed: int = 0,
 ) -> Any:
@@ -73,8 +81,14 @@ def load(
         grey: images with one channel; otherwise one where the first of them is grey, else three.
         columns: kinds of columns, ``{"zip": "categorical"}``, where the rule of :mod:`pyro_vae.data.tables` has
             them wrong, or the ``schema()`` of another table.
+        missing: keep the cells of a table that are missing, as NaN, to be trained on and evaluated under
+            ``pv.infer.observed(x=torch.isfinite)``; kinds and moments are those of the cells that are there.
+        quadrants: how many quadrants of each image are given, 1 to 3, for a conditional pair that is to tell the rest;
+            the data are then :class:`pyro_vae.data.Quadrants`.
+        labelled: how many labels are kept, as many of each class, drawn by ``seed``; the others become -1, which
+            ``pv.fit`` takes as missing where the pair can do without them.
         download: fetch what is missing.
-        seed: of a static draw, and of the division of files into parts.
+        seed: of a static draw, of the division of files into parts, and of the labels that are kept.
 
     Raises:
         ValueError: for an unknown name, split or option, a file without the split, or one that is damaged or
@@ -93,23 +107,30 @@ def load(
         checks.known("binarise", binarise, BINARISE)
     kind, source = _kind(name_or_path)
     given = {"binarise": binarise, "divide_by": divide_by, "size": size, "columns": columns}
-    given |= {"grey": grey or None, "download": download or None}
+    given |= {"grey": grey or None, "missing": missing or None, "download": download or None}
+    given |= {"quadrants": quadrants, "labelled": labelled}
     for option, value in given.items():
         if value is not None and kind not in TAKEN[option]:
             raise ValueError(f"{option}: for {' or '.join(TAKEN[option])}, found {kind}")
     if kind == "a table":
-        return table(source, split, columns, seed)
+        return table(source, split, columns, seed, missing=missing)
     if kind == "a folder of images":
-        return images(source, split, seed, size=size, grey=grey, binarise=binarise)
+        found = images(source, split, seed, size=size, grey=grey, binarise=binarise)
+        if labelled is not None:
+            found.labels = few(found.labels, labelled, seed)
+        return found
     if kind == "a named set":
         checks.known("split", split, [s for s in SPLITS if s != "all"])
-        return _binarised(Data(*SETS[source](Path(root), split, download)), binarise, seed)
+        x, labels = SETS[source](Path(root), split, download)
+        labels = labels if labelled is None else few(labels, labelled, seed)
+        return _parted(_binarised(Data(x, labels), binarise, seed), quadrants)
     if isinstance(source, Mapping):
         folder = next(iter(source.values())).parent
         x = joined([array(path, "all") for path in choose(source, split, folder, "arrays")], folder)
     else:
         x = array(source, split)
-    return _binarised(Data(x, divide_by=1.0 if divide_by is None else divide_by), binarise, seed)
+    data = Data(x, divide_by=1.0 if divide_by is None else divide_by)
+    return _parted(_binarised(data, binarise, seed), quadrants)
 
 
 def _kind(given: Any) -> tuple[str, Any]:
@@ -148,6 +169,10 @@ def _folder(path: Path) -> tuple[str, Any]:
     if len({p.suffix for p in found}) > 1:
         raise ValueError(f"{path}: expected parts of one kind, found {', '.join(p.name for p in found)}")
     return FILES[found[0].suffix], {p.stem: p for p in found}
+
+
+def _parted(data: Data, quadrants: int | None) -> Data:
+    return data if quadrants is None else Quadrants(data, quadrants)
 
 
 def _binarised(data: Data, binarise: str | None, seed: int) -> Data:

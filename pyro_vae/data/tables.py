@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.columns import Column, column, of_schema
+from pyro_vae.data.moments import moments
 from pyro_vae.data.sets import Data
 from pyro_vae.data.splits import choose, divide
 
@@ -51,6 +52,13 @@ class Table(Data):
         """Rows x (n, columns), such as draws of a pair, as a pandas DataFrame with the table's names and values."""
         return frame(x, self.schema())
 
+    def moments(self) -> dict[str, Any]:
+        """As of any :class:`Data`, over the cells that are there."""
+        for name, cells in zip(self.columns, self.x.unbind(1), strict=True):
+            if torch.isnan(cells).all():
+                raise ValueError(f"moments: {_named(name)}: missing in all {len(cells)} rows of this part")
+        return moments((chunk.double() for chunk in self._chunks()), missing=True)
+
     def settings(self) -> dict[str, Any]:
         """Kinds, and the moments of real columns (0 and 1 of others) in this part, as plain numbers.
 
@@ -71,7 +79,7 @@ class Table(Data):
 
 
 def frame(x: Any, schema: Mapping[str, Any]) -> Any:
-    """Rows x (n, columns) as a pandas DataFrame, by the :meth:`Table.schema` of a table.
+    """Rows x (n, columns) as a pandas DataFrame, by the :meth:`Table.schema` of a table; NaN is a missing value.
 
     Raises:
         ValueError: where the shape differs, or a number is none of a category: means are no draws.
@@ -92,18 +100,18 @@ def frame(x: Any, schema: Mapping[str, Any]) -> Any:
     return pd.DataFrame(decoded)
 
 
-def table(source: Any, split: str, columns: Mapping[str, Any] | None, seed: int) -> Table:
+def table(source: Any, split: str, columns: Mapping[str, Any] | None, seed: int, *, missing: bool = False) -> Table:
     """Rows of a DataFrame, of a CSV file, or of CSV files by part, for a split.
 
     Kinds are told from all rows, whatever the split: text and truth values are ``binary`` where there are two of
     them, else ``categorical``; numbers are ``real`` where one has a fraction, ``count`` where there are more than
     10 different ones, none negative and none above 1e6 (``real`` where one is); fewer are ``binary`` or
     ``categorical``. ``columns`` maps names to other kinds, or is the schema of another table, which is then taken
-    as it is.
+    as it is. With ``missing`` cells may be missing: they are NaN, and kinds are told from the others.
 
     Raises:
-        ValueError: where a file is none, values are missing, a column is constant, its name comes twice, its
-            values do not fit its kind or are unknown to the schema.
+        ValueError: where a file is none, values are missing (with ``missing``, a whole column), a column is constant,
+            its name comes twice, its values do not fit its kind or are unknown to the schema.
     """
     columns = {} if columns is None else columns
     if not isinstance(columns, Mapping):
@@ -111,7 +119,7 @@ def table(source: Any, split: str, columns: Mapping[str, Any] | None, seed: int)
     if not isinstance(source, Mapping):
         where = "table" if not isinstance(source, Path) else str(source)
         rows = _read(source, columns) if isinstance(source, Path) else source
-        whole = _columns(rows, columns, where)
+        whole = _columns(rows, columns, where, missing)
         return _table(rows.iloc[divide(len(rows), split, seed, where)], whole, where)
     import pandas as pd
 
@@ -121,7 +129,7 @@ def table(source: Any, split: str, columns: Mapping[str, Any] | None, seed: int)
     for part, rows in frames.items():
         if list(rows.columns) != names:
             raise ValueError(f"{source[part]}: expected the columns {names}, found {list(rows.columns)}")
-    whole = _columns(pd.concat(list(frames.values()), ignore_index=True), columns, where)
+    whole = _columns(pd.concat(list(frames.values()), ignore_index=True), columns, where, missing)
     return _table(pd.concat(choose(frames, split, where, "tables")), whole, where)
 
 
@@ -134,7 +142,7 @@ def _table(rows: Any, columns: Mapping[str, Column], where: str) -> Table:
     return Table(torch.from_numpy(np.stack(encoded, 1)).float(), columns)
 
 
-def _columns(rows: Any, kinds: Mapping[str, Any], where: str) -> dict[str, Column]:
+def _columns(rows: Any, kinds: Mapping[str, Any], where: str, missing: bool) -> dict[str, Column]:
     """The kind of each column of a whole table."""
     names = list(rows.columns)
     twice = [name for name in names if names.count(name) > 1]
@@ -154,12 +162,11 @@ def _columns(rows: Any, kinds: Mapping[str, Any], where: str) -> dict[str, Colum
             raise ValueError(f"{where}: {_named(strangers[0])} is not in the schema; drop it")
         names = list(kinds)
     for name in names:
-        missing = int(rows[name].isna().sum())
-        if missing:
-            raise ValueError(
-                f"{where}: {_named(name)}: missing in {missing} of {len(rows)} rows; drop them or fill them in"
-            )
-    return {name: column(rows[name], kinds.get(name), f"{where}: {_named(name)}") for name in names}
+        lacking = int(rows[name].isna().sum())
+        if lacking == len(rows) or (lacking and not missing):
+            todo = "drop it" if lacking == len(rows) else "drop them or fill them in, or keep them with missing=True"
+            raise ValueError(f"{where}: {_named(name)}: missing in {lacking} of {len(rows)} rows; {todo}")
+    return {name: column(rows[name].dropna(), kinds.get(name), f"{where}: {_named(name)}") for name in names}
 
 
 def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
@@ -176,7 +183,7 @@ def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
             names = read(header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
             text = [name for name in names if _is_text(kinds.get(name))]
             rows = read(header=0, low_memory=False, dtype=dict.fromkeys(text, str))
-            whole = [name for name in names if name not in kinds and name in rows and rows[name].dtype.kind == "i"]
+            whole = [name for name in names if name not in kinds and name in rows and _may_be_whole(rows[name])]
             asked = {*text, *whole}  # of these the very words count, which pandas has read as numbers or as missing
             words = read(header=0, dtype=str, usecols=asked, keep_default_na=False, na_values=[""]) if asked else rows
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
@@ -192,8 +199,9 @@ def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
     rows[text] = words[text]  # NA is a name there, as of Namibia
     for name in names:
         if kinds.get(name) == "categorical":
-            numbers = pd.to_numeric(rows[name], errors="coerce")
-            rows[name] = numbers if (numbers.astype(str) == rows[name]).all() else rows[name]
+            there = rows[name].dropna()
+            numbers = pd.to_numeric(there, errors="coerce")
+            rows[name] = numbers.reindex(rows.index) if (numbers.astype(str) == there).all() else rows[name]
         elif name in whole:
             padded = words[name][words[name].str.fullmatch(r"0\d+")]
             if len(padded):
@@ -202,6 +210,11 @@ def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
                     "which it is in columns, 'categorical' or 'count'"
                 )
     return rows
+
+
+def _may_be_whole(values: Any) -> bool:
+    """Whether numbers as pandas has read them were written without a fraction: with missing cells they are floats."""
+    return values.dtype.kind == "i" or (values.dtype.kind == "f" and bool(values.isna().any()))
 
 
 def _is_text(kind: Any) -> bool:

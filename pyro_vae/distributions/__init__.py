@@ -3,11 +3,13 @@
 from pyro_vae.distributions.advised import (
     Advised,
     BinaryBernoulli,
+    ClassLabel,
     CountNegativeBinomial,
     CountPoisson,
     FiniteLaplace,
     FiniteNormal,
     FiniteStudentT,
+    NoDensity,
     NumberedCategorical,
 )
 from pyro_vae.distributions.continuous_bernoulli import ContinuousBernoulli
@@ -17,6 +19,7 @@ from pyro_vae.distributions.row import Row
 __all__ = [
     "Advised",
     "BinaryBernoulli",
+    "ClassLabel",
     "ContinuousBernoulli",
     "CountNegativeBinomial",
     "CountPoisson",
@@ -26,6 +29,7 @@ __all__ = [
     "FiniteNormal",
     "FiniteStudentT",
     "Levels",
+    "NoDensity",
     "NumberedCategorical",
     "Row",
 ]

@@ -1,10 +1,12 @@
 """Pyro's own distributions, with errors that say what to do about data outside their support."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_vae import checks
 
@@ -34,19 +36,19 @@ class BinaryBernoulli(Advised, dist.Bernoulli):
 class FiniteNormal(Advised, dist.Normal):
     """Normal whose error speaks of missing values."""
 
-    advice = "Normal data are finite numbers: drop or fill in the missing values"
+    advice = "Normal data are finite numbers: drop or fill in the missing values, or see pv.infer.observed"
 
 
 class FiniteLaplace(Advised, dist.Laplace):
     """Laplace whose error speaks of missing values."""
 
-    advice = "Laplace data are finite numbers: drop or fill in the missing values"
+    advice = "Laplace data are finite numbers: drop or fill in the missing values, or see pv.infer.observed"
 
 
 class FiniteStudentT(Advised, dist.StudentT):
     """Student's t whose error speaks of missing values."""
 
-    advice = "Student's t data are finite numbers: drop or fill in the missing values"
+    advice = "Student's t data are finite numbers: drop or fill in the missing values, or see pv.infer.observed"
 
 
 class NumberedCategorical(Advised, dist.Categorical):
@@ -60,6 +62,46 @@ class NumberedCategorical(Advised, dist.Categorical):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws, in the dtype of the parameters: data and draws go the same ways."""
         return super().sample(torch.Size(sample_shape)).to(self._param.dtype)
+
+
+class ClassLabel(Advised, dist.Categorical):
+    """Categorical over class labels, whose error tells how to number them."""
+
+    advice = (
+        "Class labels are the whole numbers 0 to classes - 1: number the classes from 0 "
+        "(torch.unique(labels, return_inverse=True)), or raise classes"
+    )
+
+
+class NoDensity(dist.ImproperUniform):
+    """What can be given and not drawn: every value scores zero nats.
+
+    Shapes: batch (), event ``shape``.
+
+    >>> NoDensity((3,)).log_prob(torch.randn(5, 3))
+    tensor([0., 0., 0., 0., 0.])
+    """
+
+    def __init__(self, shape: Sequence[int], batch_shape: Sequence[int] = ()) -> None:
+        real = constraints.independent(constraints.real, len(shape))
+        super().__init__(real, torch.Size(batch_shape), torch.Size(shape))
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "NoDensity":
+        """The same, more often."""
+        return NoDensity(self.event_shape, batch_shape)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Refused.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("a condition without a density cannot be drawn: pass it, as in model(c=c)")
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Zero, where the value is."""
+        zeros = value.new_zeros(()).expand(value.shape[: value.dim() - self.event_dim])
+        return zeros.expand(torch.broadcast_shapes(zeros.shape, self.batch_shape))
 
 
 class CountPoisson(Advised, dist.Poisson):

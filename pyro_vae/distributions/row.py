@@ -8,6 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae import families
 from pyro_vae.distributions.advised import Advised
 from pyro_vae.nets.features import columns
 
@@ -64,7 +65,7 @@ class Row(Advised, TorchDistribution):
         Raises:
             NotImplementedError: where a column holds categories, which have none.
         """
-        if any(isinstance(part, torch.distributions.Categorical) for _, part in self.parts):
+        if any(isinstance(families.base(part), torch.distributions.Categorical) for _, part in self.parts):
             raise NotImplementedError("categories have no mean")
         return self._whole([part.mean for _, part in self.parts])
 
@@ -77,6 +78,20 @@ class Row(Advised, TorchDistribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Each column's own draws."""
         return self._whole([part.sample(torch.Size(sample_shape)) for _, part in self.parts])
+
+    def masked(self, mask: Tensor) -> "Row":
+        r"""The same row with the log p of the cells in ``mask`` alone, which broadcasts to (\*batch, d)."""
+        parts = [(p, families.masked(part, columns(mask, p))) for p, part in self.parts]
+        new = Row(parts, self.names, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def inside(self) -> Tensor:
+        """A row that the columns can explain."""
+        cells = [families.inside(part) for _, part in self.parts]
+        shapes = [torch.broadcast_shapes(cell.shape, (len(p),)) for cell, (p, _) in zip(cells, self.parts, strict=True)]
+        batch = torch.broadcast_shapes(*(shape[:-1] for shape in shapes))
+        return self._whole([c.expand(*batch, s[-1]) for c, s in zip(cells, shapes, strict=True)])
 
     def by_column(self, value: Tensor) -> Iterator[tuple[Any, Any, Tensor]]:
         """Each column's name, its distribution and its values."""

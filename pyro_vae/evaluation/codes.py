@@ -40,7 +40,7 @@ class Codes:
 def draw(guide: tracing.Program, batch: tracing.Batch) -> Codes:
     """z ~ q(z | x), one for each datum."""
     size = len(next(iter(batch.values())))
-    trace = poutine.trace(guide).get_trace(**batch)
+    trace = poutine.trace(guide).get_trace(**tracing.filled(batch))
     drawn = tracing.latent_sites(trace)
     plates = {name: len(site["fn"].batch_shape) - 1 for name, site in drawn.items()}
     values = {name: site["value"].movedim(plates[name], 0) for name, site in drawn.items()}
@@ -64,9 +64,9 @@ def scores(guide: tracing.Program, batch: tracing.Batch, codes: Codes, dim: int)
     program = poutine.trace(poutine.condition(guide, data=held))
     if dim:
         with pyro.plate("_particles", draws, dim=dim):
-            trace = program.get_trace(**batch)
+            trace = program.get_trace(**tracing.filled(batch))
     else:
-        trace = program.get_trace(**tracing.copied(batch, draws))
+        trace = program.get_trace(**tracing.filled(tracing.copied(batch, draws)))
     return _joint(trace, held, draws, size, dim)
 
 
@@ -74,7 +74,7 @@ def room_for_codes(guide: tracing.Program, batch: tracing.Batch, codes: Codes) -
     """Where a plate of codes may stand, as :func:`scores` takes it: where two data give there what copies give."""
     few = {name: value[:2] for name, value in batch.items()}
     with tracing.seeded(0):
-        dim = -1 - tracing.plate_nesting(poutine.trace(guide).get_trace(**few))
+        dim = -1 - tracing.plate_nesting(poutine.trace(guide).get_trace(**tracing.filled(few)))
         copies = scores(guide, few, codes[:3], 0)
         try:
             together = scores(guide, few, codes[:3], dim)

@@ -23,8 +23,8 @@ SLACK = 0.1  # nats by which rounding may move one posterior between two passes
 class Information:
     """The mutual information of data and code in nats, its standard error, and from how many draws.
 
-    Nothing is known where the pair has conditions, which make a q(z) of their own each, or where the data are not
-    the same at each pass.
+    Nothing is known where the pair has conditions or labels, which make a q(z) of their own each, or where the data
+    are not the same at each pass.
     """
 
     nats: float | None = None
@@ -55,7 +55,7 @@ def mutual_information(
     >>> 0 < mutual_information(pair, feed, 10, None, None, seed=0).nats < math.log(270)
     True
     """
-    if variant.conditions:
+    if variant.given:
         return Information()
     codes, batch = _drawn(variant, feed, draws or DRAWS, rows, seed)
     if not codes.values:

@@ -23,8 +23,9 @@ class Report:
     """What :func:`evaluate` found; all in nats per datum.
 
     ``elbo`` = ``reconstruction`` - sum of ``kl``, exactly: all three come from the same draws. So too
-    ``aggregate_kl`` = ``rate`` - ``mutual_information``, and both are None where the pair has conditions, or
-    where the data are not the same at each pass; ``draws`` tells from how many codes they are.
+    ``aggregate_kl`` = ``rate`` - ``mutual_information``, and both are None where the pair has conditions or labels, or
+    where the data are not the same at each pass; ``draws`` tells from how many codes they are. ``accuracy`` is the
+    share of ``labelled`` data whose class is the likeliest by the guide, None where there are none.
     """
 
     elbo: float
@@ -37,10 +38,12 @@ class Report:
     units: dict[str, int]
     particles: int
     data: int
-    dimensions: int
+    dimensions: float
     mutual_information: float | None
     mutual_information_error: float | None
     draws: int
+    accuracy: float | None = None
+    labelled: int = 0
 
     @property
     def rate(self) -> float:
@@ -55,6 +58,8 @@ class Report:
     @property
     def bits_per_dimension(self) -> float:
         """-log p(x) / (D ln 2), D the ``dimensions`` of a datum: all that is observed, conditions left out.
+
+        Under :class:`pyro_vae.infer.observed` D is how many entries of a datum are observed, on average.
 
         Of discrete data, such as 8-bit images under a discretised likelihood, it bounds the length of a code. Of a
         density it is only the density on another scale: it depends on the unit of x, and may be negative.
@@ -100,8 +105,12 @@ class Report:
         for site, kl in self.kl.items():
             active = f"  ({self.active_units[site]} of {self.units[site]} units active)" if site in self.units else ""
             lines.append(f"KL of {site:9s} {kl:10.3f}{active}")
+        if self.accuracy is not None:
+            lines.append(f"accuracy        {self.accuracy:10.4f}  of {self.labelled} labelled data, by q(c | x)")
         lines.append(f"effective draws {self.effective_sample_size:10.1f}  of {self.particles}")
-        lines.append(f"bits per dimension {self.bits_per_dimension:7.3f}  ({self.dimensions} dimensions)")
+        lines.append(
+            f"bits per dimension {self.bits_per_dimension:7.3f}  ({round(self.dimensions, 1):.10g} dimensions)"
+        )
         if self.mutual_information is not None:
             most = f"at most log N = {math.log(self.data):.3f} ({self.draws} draws)"
             lines += [
@@ -158,9 +167,13 @@ def evaluate(
     totals = Totals(particles)
     log_likelihood, ess = [], []
     means: dict[str, list[Tensor]] = {}
+    hidden = 0
     feed = batches(variant, data, batch_size, variant.device)
+    hits = labelled = 0
     with seeded(seed), pyro.validation_enabled():
         for batch in feed.fixed():
+            variant.prepare({k: v[:1] for k, v in batch.items()})  # a mask of all data ends here
+            hidden += sum(int(torch.isnan(value).sum()) for value in batch.values())
             moments = Moments(len(next(iter(batch.values()))))
             averages: dict[str, Tensor] = {}
             for part, terms in variant.terms(particles, rows=rows, **batch):
@@ -173,11 +186,16 @@ def evaluate(
                     averages[name][part] += share * mean.double().cpu()
             for name, average in averages.items():
                 means.setdefault(name, []).append(average)
+            for label in set(variant.labels) & set(batch):
+                found = variant.classify({k: v for k, v in batch.items() if k != label}, rows=rows).argmax(-1)
+                hits, labelled = hits + int((found == batch[label]).sum()), labelled + len(found)
             log_likelihood.append(moments.log_likelihood)
             ess.append(moments.effective_sample_size)
     few = {name: value[:2] for name, value in batch.items()}
     with variant._at_rest(seed):
         dimensions = tracing.dimensions(variant.model, variant.guide, few, variant.conditions)
+    if hidden and hidden == dimensions * len(torch.cat(log_likelihood)):
+        raise ValueError("data: every entry is hidden; expected masks that are True where data are observed")
     information = mutual_information(variant, feed, particles, draws, rows, seed)
     bound = torch.cat(log_likelihood)
     size = len(bound)
@@ -193,8 +211,10 @@ def evaluate(
         units={name: c.shape[1] for name, c in codes.items()},
         particles=particles,
         data=size,
-        dimensions=dimensions,
+        dimensions=dimensions - hidden / size if hidden else dimensions,
         mutual_information=information.nats,
         mutual_information_error=information.error,
         draws=information.draws,
+        accuracy=hits / labelled if labelled else None,
+        labelled=labelled,
     )

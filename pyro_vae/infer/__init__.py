@@ -2,7 +2,8 @@
 
 from pyro_vae.infer.free_bits import FreeBits
 from pyro_vae.infer.iwae import IWAE
+from pyro_vae.infer.observing import observed
 from pyro_vae.infer.svi import SVI
 from pyro_vae.infer.tempering import Cyclical, WarmUp, temper
 
-__all__ = ["IWAE", "SVI", "Cyclical", "FreeBits", "WarmUp", "temper"]
+__all__ = ["IWAE", "SVI", "Cyclical", "FreeBits", "WarmUp", "observed", "temper"]

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae import families, tracing
@@ -12,7 +11,7 @@ from pyro_vae import families, tracing
 
 def diagnose(model: Callable[..., Any], guide: Callable[..., Any], batch: Mapping[str, Tensor]) -> str:
     """One sentence that names the first quantity that is not finite: batch, parameter or site."""
-    for name, value in batch.items():
+    for name, value in tracing.filled(batch).items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             return f"the batch holds NaN or infinite values at site {name!r}; clean the data"
     for role, program in (("model", model), ("guide", guide)):
@@ -23,8 +22,7 @@ def diagnose(model: Callable[..., Any], guide: Callable[..., Any], batch: Mappin
                     "lower lr, or limit the gradient with clip"
                 )
     with torch.no_grad():
-        guide_trace = poutine.trace(guide).get_trace(**batch)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**batch)
+        guide_trace, model_trace = tracing.paired(model, guide, batch)
         for role, trace in (("guide", guide_trace), ("model", model_trace)):
             for name, site in tracing.sites(trace).items():
                 found = _fault(site)

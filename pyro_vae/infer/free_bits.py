@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from pyro.infer import TraceMeanField_ELBO
 from pyro.infer.util import torch_item
+from pyro.poutine.util import site_is_factor
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
@@ -58,6 +59,9 @@ class FreeBits(TraceMeanField_ELBO):
         for name, site in model_trace.nodes.items():
             if site["type"] == "sample" and name not in guide_trace:
                 loss = loss - site["log_prob_sum"] / self.num_particles
+        for site in guide_trace.nodes.values():
+            if site["type"] == "sample" and site_is_factor(site):
+                loss = loss + site["log_prob_sum"] / self.num_particles  # a term of the objective and of no group
         for name, site in latent_sites(guide_trace).items():
             kl = self._kl(name, site, model_trace.nodes[name])  # (*batch, groups)
             particles = 0 if self.num_particles == 1 else 1

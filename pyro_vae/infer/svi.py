@@ -1,7 +1,7 @@
 """Stochastic variational inference with the face of Pyro's SVI and one torch optimiser."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -68,14 +68,24 @@ class SVI:
 
     def gradients(self, **batch: Tensor) -> float:
         """The loss, with the gradients of its mean over the batch left on the parameters."""
+        return self._gradients([(1.0, batch)])
+
+    def _gradients(self, parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> float:
+        """Those of the batches together; a weight counts for its own batch and all before it."""
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
-        with self._adopting():
-            loss = self.loss.loss_and_grads(self.model, self.guide, **batch)
+        loss = size = 0.0
+        for weight, batch in parts:
+            with self._adopting():
+                loss += self.loss.loss_and_grads(self.model, self.guide, **batch)
+            size += len(next(iter(batch.values())))
+            if weight != 1:
+                loss, size = weight * loss, weight * size
+                torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], weight)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if gradients:
-            torch._foreach_div_(gradients, float(len(next(iter(batch.values())))))
-        return float(loss)
+            torch._foreach_div_(gradients, size)
+        return loss
 
     @contextmanager
     def _adopting(self) -> Iterator[None]:
@@ -110,10 +120,18 @@ class SVI:
         Raises:
             FloatingPointError: where the loss is not finite, before any parameter has moved.
         """
-        loss = self.gradients(**batch)
+        return self.step_together([(1.0, batch)])
+
+    def step_together(self, parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> float:
+        """One step on several batches of different sites, such as data with labels and data without.
+
+        Each comes with the weight of its own data and of those before it; returns the weighted sum of the losses.
+        """
+        loss = self._gradients(parts)
         if not math.isfinite(loss):
             with self.scope(), pyro.validation_enabled(False):
-                raise FloatingPointError(f"the loss is {loss}: {diagnose(self.model, self.guide, batch)}")
+                causes = " ".join(diagnose(self.model, self.guide, batch) for _, batch in parts)
+                raise FloatingPointError(f"the loss is {loss}: {causes}")
         self.update()
         return loss
 

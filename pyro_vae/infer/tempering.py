@@ -87,6 +87,8 @@ class temper(Messenger):  # named as Pyro names its handlers
         weight: w, a number of at least 0; a schedule (:class:`WarmUp`, :class:`Cyclical`); or a mapping from
             latent sites to either, where sites that it lacks have weight 1.
 
+    What a condition makes observed is weighed as data only inside: ``temper(4.0)(poutine.condition(model, data))``.
+
     A schedule reads the attribute ``epoch``, which :func:`pyro_vae.fit` sets before each step; in a loop of
     your own set it yourself.
 

@@ -8,7 +8,7 @@ from pyro_vae.checks import positive_int
 
 
 class StandardNormal(nn.Module):
-    """p(z) = N(z; 0, I)
+    """p(z) = N(z; 0, I),   whatever the conditions
 
     Shapes: event (latent,).
 
@@ -29,6 +29,6 @@ class StandardNormal(nn.Module):
         self.register_buffer("loc", torch.zeros(latent), persistent=False)
         self.register_buffer("scale", torch.ones(latent), persistent=False)
 
-    def forward(self) -> dist.Distribution:
-        """The distribution of one code."""
+    def forward(self, *conditions: Tensor) -> dist.Distribution:
+        """The distribution of one code, which no condition changes."""
         return dist.Normal(self.loc, self.scale).to_event(1)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
@@ -118,7 +118,7 @@ def fit(
     _check_schedules(tempers, epochs)
     run = Run(variant, seed, str(place or "as the data"))
     keeper = Keeper(run, stepper, out, patience, resume=resume, validated=held_out is not None)
-    with tracing.seeded(derived(seed)), _mode_kept(variant), keeper, ExitStack() as closing:
+    with tracing.seeded(derived(seed)), tracing.prepared(), _mode_kept(variant), keeper, ExitStack() as closing:
         parts = {"train": data} | ({} if held_out is None else {"validation": held_out})
         for name, part in parts.items():
             _check(variant, stepper, part, name)
@@ -177,6 +177,8 @@ def _stepper(
         lr = checks.real("lr", 1e-3 if lr is None else lr, above=0)
         clip = None if clip is None else checks.real("clip", clip, above=0)
         optim = partial(torch.optim.Adam, lr=lr, fused=True)
+        if objective is None and variant.labels:  # those that are missing are summed over
+            objective = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
         return SVI(*variant.trained(handler), optim, objective, clip=clip), tempers
     if not isinstance(objective, Stepper):
         raise TypeError(
@@ -216,18 +218,22 @@ def _check_schedules(tempers: list[Temper], epochs: int) -> None:
 def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None:
     """One loss in the ordinary, validated way, and a look at all the data that are in memory."""
     variant.eval()
-    for i, batch in enumerate(data.fixed()):
-        if i == 0:
+    seen: list[set[str]] = []  # data with labels have a site more than others
+    computed = False
+    for batch in data.fixed():
+        new = set(batch) not in seen
+        if new or computed:
             given = _observed(variant, stepper, batch, name)
+        if new:
             # a story may observe a function of its argument, which only the program can compute
             computed = any(not torch.equal(message["value"], batch[site]) for site, message in given.items())
-        elif computed:
-            given = _observed(variant, stepper, batch, name)
         with checks.plainly(f"{name}: "):
             for site, message in given.items():
                 checks.support(message["fn"], message["value"] if computed else batch[site], site)
                 tracing.check_shape(site, message)
-        if i == 0:
+        if new:
+            variant.prepare({k: v[:1] for k, v in batch.items()}, finite=False)  # a mask of all data ends here
+            seen.append(set(batch))
             with pyro.validation_enabled(), checks.plainly(f"{name}: "):
                 list(variant.terms(**batch))
                 stepper.evaluate_loss(**batch)
@@ -241,6 +247,7 @@ def _observed(variant: Variant, stepper: Stepper, batch: dict[str, Any], name: s
     scope = stepper.scope if isinstance(stepper, SVI) else variant.scope
     # without Pyro's validation, so that our own words about the data come first
     with torch.no_grad(), scope(), pyro.validation_enabled(False), checks.plainly(f"{name}: "):
+        variant.check_batch(batch, model=variant.model, guide=variant.guide)
         _, trace = tracing.paired(variant.model, variant.guide, batch)
     observed = {n: s for n, s in tracing.sites(trace).items() if s["is_observed"]}
     for site in batch:
@@ -252,24 +259,32 @@ def _observed(variant: Variant, stepper: Stepper, batch: dict[str, Any], name: s
 def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temper], seed: int, epoch: int) -> float:
     """One pass over the data; returns the mean of the objective, in nats per datum."""
     variant.train()
-    total, count = 0.0, 0
+    total = count = 0.0
     for step, raw in enumerate(data.epoch(derived(seed, epoch))):
         tracing.reseed(derived(seed, epoch, step), variant.device)
-        batch = data.transform(raw)
+        parts = [(weight, data.transform(batch)) for weight, batch in raw]
         for handler in tempers:
             handler.epoch = epoch + (step + 1) / data.steps
         try:
             # all data in memory were checked before; a stream is checked as it first comes by
             with _checked(data, epoch):
-                loss = stepper.step(**batch)
+                loss = _step(stepper, parts)
             if not math.isfinite(loss):
                 with variant.scope(), pyro.validation_enabled(False):
-                    raise FloatingPointError(f"the loss is {loss}: {diagnose(variant.model, variant.guide, batch)}")
+                    cause = diagnose(variant.model, variant.guide, parts[-1][1])
+                    raise FloatingPointError(f"the loss is {loss}: {cause}")
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: {error}") from None
-        size = len(next(iter(batch.values())))
-        total, count = total - loss, count + size
+        total -= loss
+        count += sum(weight * len(next(iter(batch.values()))) for weight, batch in parts)
     return total / count
+
+
+def _step(stepper: Stepper, parts: list[tuple[float, dict[str, Any]]]) -> float:
+    """One step on all that belongs to it; a stepper that takes one batch at a time takes as many."""
+    if len(parts) > 1 and isinstance(stepper, SVI):
+        return stepper.step_together(parts)
+    return sum(weight * stepper.step(**batch) for weight, batch in parts)
 
 
 def _weights(tempers: list[Temper]) -> dict[str, float]:

@@ -37,7 +37,8 @@ def settings(
     }
     for name, part in parts.items():
         # before any transform, whose draws differ between devices
-        first = next(iter(part.epoch(derived(seed))))
+        step = next(iter(part.epoch(derived(seed))))
+        first = {f"{site}{i or ''}": value for i, (_, batch) in enumerate(step) for site, value in batch.items()}
         words[name] = f"{part.size} data in {part.steps} batches, such as {storage.digest(first)[:16]}"
     return words
 
