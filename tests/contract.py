@@ -9,7 +9,7 @@ import pickle
 import pyro
 import pytest
 import torch
-from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam
 
 import pyro_vae as pv
@@ -89,8 +89,8 @@ def verbs(recipe):
     for n in (1, 7):
         pair = make(recipe)
         batch = batch_of(pair, n)
-        given = {k: v for k, v in batch.items() if k in pair.conditions}
-        data = {k: v for k, v in batch.items() if k not in pair.conditions}
+        given = {k: v for k, v in batch.items() if k in pair.given}
+        data = {k: v for k, v in batch.items() if k not in pair.given}
         (name,) = data if len(data) == 1 else (None,)
         shape = data[name].shape[1:] if name else None
 
@@ -145,7 +145,7 @@ def copies_of_a_trained_pair(recipe, folder):
     pair = make(recipe)
     batch = batch_of(pair, 20)
     pv.fit(pair, batch, epochs=2, temper=0.5, device="cpu", out=folder / "first", progress=False)
-    wrapped = pv.Variant(pair.model, pair.guide, pair.conditions, handler=pv.temper(2.0))
+    wrapped = pv.Variant(pair.model, pair.guide, pair.conditions, pair.labels, handler=pv.temper(2.0))
     for i, other in enumerate((pair, copy.deepcopy(pair), pickle.loads(pickle.dumps(pair)), wrapped)):
         before = [p.detach().clone() for p in other.parameters()]
         pv.fit(other, batch, epochs=1, device="cpu", progress=False)
@@ -177,16 +177,6 @@ def devices(recipe):
         assert (draws if torch.is_tensor(draws) else next(iter(draws.values()))).device.type == device
         assert pair.elbo(**batch).device.type == device
         assert pv.evaluate(pair, batch, particles=2).data == 20
-
-
-def predictive(recipe):
-    """Pyro's own Predictive takes the pair."""
-    pair = make(recipe)
-    batch = batch_of(pair, 4)
-    with torch.no_grad():
-        draws = Predictive(pair.model, guide=pair.guide, num_samples=3)(**batch)
-    for site, value in pair.encode(**batch).items():
-        assert draws[site].shape == (3, *value.batch_shape, *value.event_shape)
 
 
 def command_line(recipe, folder):
@@ -221,7 +211,6 @@ CHECKS = [
     copies_of_a_trained_pair,
     odd_batch_sizes,
     devices,
-    predictive,
     double_precision,
     command_line,
 ]

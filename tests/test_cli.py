@@ -212,11 +212,46 @@ def test_colour_images_of_eight_bits(done):
 def test_every_option_of_a_recipe_has_words_and_help(recipe, done):
     shown = " ".join(done("train", recipe, "--help").split())
     for name in inspect.signature(pv.RECIPES[recipe]).parameters:
-        wordless = name in ("data_shape", "encoder", "decoder")  # from the data, and modules
+        wordless = name in ("data_shape", "encoder", "decoder", "classifier")  # from the data, and modules
         flag = f"--{name.replace('_', '-')} "
         assert (flag in shown) != wordless, flag
     for words in ("--data", "--epochs", "--batch-size", "--seed", "--likelihood", "Bernoulli", "WarmUp"):
         assert words in shown
+
+
+def test_samples_under_labels(done, run):
+    done("train", "cvae", *QUICK, "--out", "a")
+    assert pv.load("a").recipe.arguments["classes"] == 10
+    done("sample", "a", "-n", 6, "--condition.c", "3,8", "--out", "x.npy", "--seed", 2)
+    expected = pv.load("a").sample(6, seed=2, c=[3, 8, 3, 8, 3, 8])
+    np.testing.assert_array_equal(np.load("x.npy"), expected.numpy())
+    assert Path("a/transfers.png").exists()
+    for word, told in (("12", "c: 64 of 64 values"), ("a", "condition: c: expected class labels such as 7 or 0,1,2")):
+        code, out, err = run("sample", "a", "--condition.c", word)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"pyro-vae: error: {told}")
+    code, _, err = run("sample", "a", "--condition.d", "1")
+    assert err.startswith("pyro-vae: error: d: not a condition of this pair")
+
+
+def test_a_few_labels_on_the_command_line(done):
+    done("train", "m2", *QUICK, "--labelled", 50, "--weight", 5, "--out", "a")
+    report = json.loads(done("evaluate", "a", "--particles", 2, "--json"))
+    assert report["labelled"] == 270  # of the test data all labels are there
+    assert "kl_c" in Path("a/metrics.csv").read_text().partition("\n")[0]
+    done("sample", "a", "-n", 4, "--condition.c", 3)
+
+
+def test_images_in_two_parts_on_the_command_line(done):
+    done("train", "cvae", *QUICK, "--quadrants", 2, "--prior", "StandardNormal", "--out", "a")
+    assert pv.load("a").recipe.arguments["condition_shape"] == (32,)
+    assert Path("a/completions.png").exists()
+    assert not Path("a/samples.png").exists()
+    done("sample", "a", "-n", 5, "--out", "x.npy")
+    images = np.load("x.npy")
+    assert images.shape == (5, 1, 8, 8)
+    truth = pv.data.load("digits", "validation", binarise="dynamic", quadrants=2)
+    np.testing.assert_array_equal(images[..., :4], pv.data.first(truth, 5)["c"].reshape(5, 1, 8, 4).numpy())
 
 
 def test_the_list_has_one_line_each(done):
@@ -292,6 +327,14 @@ TRAIN = {
     "temper nan": (["train", "--temper", "nan"], "temper: expected a finite number of at least 0, found nan"),
     "half a setting": (["train", "--likelihood", "Normal:scale"], "expected NAME or NAME:KEY=VALUE"),
     "bad setting": (["train", "--likelihood", "Normal:scale=0"], "scale: expected a finite number greater than 0"),
+    "unknown prior": (["train", "cvae", "--prior", "Given"], "prior: unknown 'Given', expected one of Cond"),
+    "labels that do not divide": (["train", "m2", "--labelled", "33"], "labelled: expected a multiple of the number"),
+    "too many quadrants": (["train", "cvae", "--quadrants", "4"], "given: expected 1 to 3 quadrants"),
+    "quadrants of no condition": (["train", "--quadrants", "1"], "quadrants: the pair has no condition"),
+    "classes and a shape": (
+        ["train", "cvae", "--classes", "3", "--condition-shape", "2"],
+        "classes, condition_shape: expected one of them",
+    ),
     "unknown net": (["train", "--net", "Linear"], "net: unknown 'Linear', expected one of"),
     "net without hidden": (["train", "--net", "FlattenBatch"], "net: unknown 'FlattenBatch'"),
     "unknown objective": (["train", "--objective", "ELBO"], "objective: unknown 'ELBO'"),
@@ -338,7 +381,7 @@ RUNS = {
     "other data": (["evaluate", "RUN", "--data", "nowhere.npy"], None, "nowhere.npy: no such file"),
     "ending": (["sample", "RUN", "--out", "x.gif"], None, "out: unknown '.gif', expected one of .csv, .npy, .png"),
     "none": (["sample", "RUN", "-n", "0"], None, "n: expected a whole number of at least 1, found 0"),
-    "picture": (["plot", "RUN", "pie"], None, "plot: unknown 'pie', expected one of latents"),
+    "picture": (["plot", "RUN", "pie"], None, "plot: unknown 'pie', expected one of completions"),
     "no plan": (["evaluate", "RUN"], lambda f: (f / "run.json").unlink(), r"run\.json: no such file"),
     "plan is text": (["evaluate", "RUN"], broken("run.json", b"hello"), r"run\.json: not a configuration of pyro_vae"),
     "plan is foreign": (["evaluate", "RUN"], broken("run.json", b'{"a": 1}'), r"run\.json: not a configuration"),

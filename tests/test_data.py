@@ -194,7 +194,7 @@ looked = peak() - before
 before = held()
 data = pv.data.load(sys.argv[1], divide_by=255)
 parts = pv.data.batches(pair, data, 50, torch.device("cpu"))
-for i, batch in enumerate(parts.epoch(1)):
+for i, [(_, batch)] in enumerate(parts.epoch(1)):
     assert parts.transform(batch)["x"].shape == (50, 3, 64, 64)
     if i == 2:
         break
@@ -445,7 +445,7 @@ def test_a_user_may_decode_in_workers(flat):
     train = load(flat, "train")
     pair = pv.vae(train.shape, latent=2, likelihood=Normal)
     loader = DataLoader(train, batch_size=8, num_workers=1, shuffle=True)
-    one, two = ([b["x"] for b in feed.batches(pair, loader, 8, None).epoch(3)] for _ in range(2))
+    one, two = ([b["x"] for [(_, b)] in feed.batches(pair, loader, 8, None).epoch(3)] for _ in range(2))
     assert all(map(torch.equal, one, two))
 
 
@@ -607,7 +607,7 @@ def test_a_generator_of_the_users_own_repeats_the_epoch(name):
     data = feed.batches(pv.vae((1,), latent=1, likelihood=Normal), loader, 4, None)
     orders = []
     for seed in (5, 5, 6):
-        orders.append(torch.cat([batch["x"] for batch in data.epoch(seed)]))
+        orders.append(torch.cat([batch["x"] for [(_, batch)] in data.epoch(seed)]))
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
     assert torch.equal(generator.get_state(), state)

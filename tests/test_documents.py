@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import contract
+import interoperation
 import matplotlib.pyplot as plt
 import pytest
 
@@ -66,7 +67,7 @@ def wide_vae(monkeypatch):
     del pv.RECIPES["wide_vae"]
 
 
-@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", contract.CHECKS + interoperation.CHECKS, ids=lambda check: check.__name__)
 def test_the_skeleton_variant_keeps_the_contract(wide_vae, check, tmp_path):
     check(wide_vae, tmp_path) if "folder" in inspect.signature(check).parameters else check(wide_vae)
 

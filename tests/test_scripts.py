@@ -1,0 +1,69 @@
+"""Each recipe in a plain Pyro script, as a user would write it: run for itself, held to the figures that it prints."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyro_vae as pv
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = {path.stem: path for path in sorted((ROOT / "tests" / "scripts").glob("*.py"))}
+
+
+def test_every_recipe_has_its_script():
+    assert set(SCRIPTS) == set(pv.RECIPES)
+    long = [name for name, path in SCRIPTS.items() if len(path.read_text().splitlines()) >= 60]
+    assert not long
+
+
+def figure(pattern, printed):
+    """The one number that stands where the pattern has its group."""
+    (found,) = re.findall(pattern, printed)
+    return float(found)
+
+
+def beta_vae(printed):
+    """The loaded pair is still trained under its weight on the KL: minus ELBO + (beta - 1) rate."""
+    loss = figure(r"loss (\S+) of the loaded pair", printed)
+    assert loss == pytest.approx(figure(r"beta \S+: (\S+)", printed), rel=0.01)
+    assert figure(r"rate (\S+),", printed) > 1
+
+
+def cvae(printed):
+    assert figure(r"nearest to the mean of their class: (\S+)", printed) > 0.7  # of ten classes
+
+
+def m2(printed):
+    assert figure(r"accuracy (\S+) with 100 labels", printed) > 0.6  # of ten classes
+    assert figure(r"accuracy (\S+) of the class", printed) > 0.6
+
+
+def vae(printed):
+    assert figure(r"pixels told from the means of the codes: (\S+)", printed) > 0.8
+
+
+FIGURES = {check.__name__: check for check in (beta_vae, cvae, m2, vae)}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_script_learns_and_what_it_loads_is_what_it_trained(name, tmp_path):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", SCRIPTS[name]],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [float(loss) for loss in re.findall(r"^epoch \d+: loss (\S+)", done.stdout, re.MULTILINE)]
+    assert losses[-1] < 0.8 * losses[0], losses
+    bounds = dict(re.findall(r"^(\w+): log-likelihood (\S+)", done.stdout, re.MULTILINE))
+    assert bounds["trained"] == bounds["loaded"]
+    FIGURES[name](done.stdout)
+    assert not list(tmp_path.iterdir()), "a script leaves nothing behind"
