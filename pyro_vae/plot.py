@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from pyro_vae import tracing
 from pyro_vae.checks import known, positive_int
 from pyro_vae.comparison import Comparison
-from pyro_vae.data import first
+from pyro_vae.data import Quadrants, first
 from pyro_vae.train import Run
 from pyro_vae.variant import Variant
 
@@ -60,6 +60,61 @@ def reconstructions(variant: Variant, data: Any, n: int = 10, *, ax: Axes | None
     site, below = _images(variant, variant.reconstruct(mean=True, seed=seed, **batch), 1)
     _, above = _images(variant, {site: batch[site]}, 1)
     return _tiled(np.stack([above, below]), ax, rows=("", {0: "data", 1: "reconstruction"}))
+
+
+def transfers(
+    variant: Variant, data: Any, to: Sequence[Any], n: int = 8, *, site: str | None = None, ax: Axes | None = None
+) -> Figure:
+    """E[x | z, c'], z the mean of q(z | x, c): each datum on the left, and its code under other conditions beside it.
+
+    Args:
+        to: the conditions, one column each, for example ``range(10)``.
+        n: how many data, from the first on.
+        site: the condition, or the label; by default the first that the pair has.
+
+    Raises:
+        ValueError: where the pair has no conditions and no labels.
+
+    Source: Kingma et al. 2014, arXiv:1406.5298, figure 1 (analogies).
+
+    >>> pair, digits = pv.cvae((1, 8, 8), latent=2), pv.data.load("digits", binarise="threshold")
+    >>> plt.close(transfers(pair, digits, to=range(10)))
+    """
+    if not variant.given:
+        raise ValueError("site: the pair has no conditions and no labels to change")
+    site = variant.given[0] if site is None else known("site", site, variant.given)
+    batch = _batch(variant, data, positive_int("n", n))
+    (name, first), *columns = [
+        _images(variant, {k: v for k, v in batch.items() if k not in variant.given}, 1),
+        *(_images(variant, variant.transfer({site: value}, seed=0, **batch), 1) for value in to),
+    ]
+    images = np.stack([first, *(image for _, image in columns)], 1)
+    labels = {0: name} | ({i + 1: f"{value}" for i, value in enumerate(to)} if not np.ndim(to[0]) else {})
+    return _tiled(images, ax, columns=(site, labels))
+
+
+def completions(
+    variant: Variant, data: Quadrants, n: int = 10, draws: int = 4, *, ax: Axes | None = None, seed: int = 0
+) -> Figure:
+    """E[x | z, c], z ~ p(z | c): the part of each image that is given, ways to complete it, and the image itself.
+
+    Args:
+        data: images in two parts.
+        n: how many, from the first on.
+        draws: how many completions of each.
+
+    >>> digits = pv.data.load("digits", binarise="threshold", quadrants=1)
+    >>> pair = pv.cvae(digits.shape, latent=2, condition_shape=digits.condition_shape)
+    >>> plt.close(completions(pair, digits))
+    """
+    batch = _batch(variant, data, positive_int("n", n))
+    x, c = batch["x"], batch["c"]
+    rows = [data.join(torch.full_like(x, 0.5), c)]
+    for i in range(positive_int("draws", draws)):
+        rows.append(data.join(variant.sample(len(x), mean=True, seed=seed + i, c=c), c))
+    images = [_images(variant, {"x": row}, 1)[1] for row in (*rows, data.join(x, c))]
+    names = {0: "given", **{i + 1: "completed" for i in range(draws)}, draws + 1: "data"}
+    return _tiled(np.stack(images), ax, rows=("", names))
 
 
 def learning_curves(run: Run, *, ax: Axes | None = None) -> Figure:
@@ -135,7 +190,7 @@ def manifold(
     >>> plt.close(manifold(pv.vae((1, 8, 8), latent=2), 5))
     """
     values = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(positive_int("n", n)) + 0.5) / n)
-    site, shape = _latent(variant, site)
+    site, shape = _latent(variant, site, conditions)
     if math.prod(shape) != 2:
         raise ValueError(f"site: expected a latent site of two units, found {site!r} of shape {tuple(shape)}")
     codes = torch.cartesian_prod(values.flip(0), values).flip(-1)  # row by row from the top left
@@ -235,7 +290,7 @@ def _batch(variant: Variant, data: Any, n: int | None = None) -> dict[str, Any]:
 def _images(variant: Variant, data: Any, leading: int) -> tuple[str, np.ndarray]:
     r"""The first data site that holds images, as (\*leading, H, W, channels) in [0, 1]."""
     if not isinstance(data, Mapping):
-        data = {next(name for name in variant.arguments if name not in variant.conditions): data}
+        data = variant.by_name(data)
     for name, value in data.items():
         shape = value.shape[leading:]
         if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
@@ -245,10 +300,10 @@ def _images(variant: Variant, data: Any, leading: int) -> tuple[str, np.ndarray]
     raise ValueError(f"data: expected images of shape (H, W), (1, H, W) or (3, H, W), found {found}")
 
 
-def _latent(variant: Variant, site: str | None) -> tuple[str, torch.Size]:
+def _latent(variant: Variant, site: str | None, conditions: Mapping[str, Any]) -> tuple[str, torch.Size]:
     """A latent site of the model and the shape of one code."""
-    trace = variant.draw(1, seed=0)
-    observed = {*variant.data_names(trace), *variant.conditions}
+    trace = variant.draw(1, seed=0, **conditions)
+    observed = {*variant.data_names(trace), *variant.given}
     shapes = {k: s["fn"].event_shape for k, s in tracing.sites(trace).items() if k not in observed}
     site = next(iter(shapes)) if site is None else known("site", site, shapes)
     return site, shapes[site]
@@ -258,7 +313,8 @@ def _means(variant: Variant, batch: Mapping[str, Any], site: str | None) -> tupl
     """A latent site of the guide and its posterior means, (batch, units)."""
     try:
         posteriors = variant.encode(ancestors="mean", **batch)
-        site = next(iter(posteriors)) if site is None else known("site", site, posteriors)
+        continuous = [name for name, q in posteriors.items() if not q.has_enumerate_support]
+        site = (continuous or list(posteriors))[0] if site is None else known("site", site, posteriors)
         means = posteriors[site].mean.float().cpu()
     except NotImplementedError:
         means = torch.tensor([math.nan])

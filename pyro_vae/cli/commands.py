@@ -21,6 +21,7 @@ from pyro_vae.cli import pictures
 from pyro_vae.cli.options import options, title, whole
 from pyro_vae.cli.parts import choices, made
 from pyro_vae.cli.runs import PLAN, Plan, trained
+from pyro_vae.data import Quadrants
 from pyro_vae.recipes import RECIPES
 from pyro_vae.train import Run
 from pyro_vae.train.keeper import locked
@@ -214,7 +215,9 @@ def evaluate(
     plan, pair = trained(run)
     if data is not None:
         plan.data["name_or_path"] = data
-    report = pv.evaluate(pair, plan.part(split), particles=particles, seed=seed)
+    part = plan.part(split)
+    with plan.observing():
+        report = pv.evaluate(pair, part, particles=particles, seed=seed)
     print(json.dumps(report.to_dict()) if as_json else report)
 
 
@@ -231,11 +234,22 @@ def sample(
         ),
     ] = None,
     mean: Annotated[bool, Parameter(help="The likelihood's means in place of draws.", negative=())] = False,
+    condition: Annotated[
+        dict[str, str] | None,
+        Parameter(
+            help="Class labels to draw under, as --condition.c 7, or several that take turns, 0,1,2; by default what "
+            "is given is that of held-out data."
+        ),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw data from a trained model: x ~ p(x | z), z ~ p(z)."""
     plan, pair = trained(run)
-    draws = pair.sample(n, mean=mean, seed=seed)
+    given = pictures.conditions(plan, pair, n, condition)
+    draws = pair.sample(n, mean=mean, seed=seed, **given)
+    part = plan.part("train") if "quadrants" in plan.data else None
+    if isinstance(part, Quadrants):
+        draws = part.join(draws, given["c"].to(draws))
     print(pictures.write(plan, draws, out, run), end="")
 
 
@@ -255,7 +269,7 @@ def list_() -> None:
     """Variants, data sets and the parts that options name, one line each."""
     rows = [("variant", name, title(recipe)) for name, recipe in RECIPES.items()]
     rows += [("data", name, entry.description) for name, entry in pv.data.SETS.items()]
-    for option in ("likelihood", "net"):
+    for option in ("likelihood", "net", "prior"):
         rows += [(option, name, title(thing)) for name, thing in choices(option).items()]
     for kind, name, text in rows:
         print(f"{kind:10s}  {name:26s}  {text}")

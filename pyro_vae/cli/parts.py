@@ -11,10 +11,10 @@ import pyro.infer
 import torch
 from torch.optim import lr_scheduler
 
-from pyro_vae import checks, infer, likelihoods, nets
+from pyro_vae import checks, infer, likelihoods, nets, priors
 
-BUILDERS = ("likelihood", "net", "lr_schedule")  # called later, with what only the training knows
-FILLED_IN = ("decoder", "latent", "data_shape", "inside", "outside", "optimizer")  # by whoever calls them
+BUILDERS = ("likelihood", "net", "prior", "lr_schedule")  # called later, with what only the training knows
+FILLED_IN = ("decoder", "latent", "data_shape", "net", "inside", "outside", "optimizer")  # by whoever calls them
 PARTS = (*BUILDERS, "objective", "temper")
 OBJECTIVES = (pyro.infer, "Trace_ELBO TraceMeanField_ELBO TraceGraph_ELBO TraceEnum_ELBO RenyiELBO")
 SCHEDULES = (
@@ -59,6 +59,8 @@ def choices(option: str) -> dict[str, Any]:
         return _named(*SCHEDULES)
     if option == "net":  # those that recipes can build from two shapes
         return {n: c for n, c in _named(nets).items() if "hidden" in inspect.signature(c).parameters}
+    if option == "prior":
+        return {n: c for n, c in _named(priors).items() if "latent" in inspect.signature(c).parameters}
     # what a table's columns are is told by the table
     given = {n: c for n, c in _named(likelihoods).items() if "decoder" in inspect.signature(c).parameters}
     return {name: likelihood for name, likelihood in given.items() if name != "Columns"}

@@ -1,30 +1,34 @@
 """What a run shows of itself: pictures of the pair, and draws in files."""
 
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from torch import Tensor
 
 from pyro_vae import checks, plot
 from pyro_vae.cli.runs import Plan
-from pyro_vae.data import first, frame
+from pyro_vae.data import Quadrants, first, frame
 from pyro_vae.storage import whole
 from pyro_vae.train import Run
 from pyro_vae.variant import Variant
 
 SHOWN = 2000  # codes in the picture of the latent space
 KINDS: dict[str, Callable[[Plan, Variant, Path], Any]] = {
-    "samples": lambda plan, pair, run: plot.samples(pair),
+    "samples": lambda plan, pair, run: plot.samples(pair, **conditions(plan, pair, 64)),
     "reconstructions": lambda plan, pair, run: plot.reconstructions(pair, plan.held_out()),
-    "traversals": lambda plan, pair, run: plot.traversals(pair, first(plan.held_out(), SHOWN)),
-    "latents": lambda plan, pair, run: plot.latents(pair, *_labelled(plan.held_out())),
+    "traversals": lambda plan, pair, run: plot.traversals(pair, first(plan.held_out(), SHOWN, pair)),
+    "transfers": lambda plan, pair, run: plot.transfers(pair, plan.held_out(), _classes(plan)),
+    "completions": lambda plan, pair, run: plot.completions(pair, plan.held_out()),
+    "latents": lambda plan, pair, run: plot.latents(pair, *_labelled(plan.held_out(), pair)),
     "learning_curves": lambda plan, pair, run: plot.learning_curves(Run.read(run, pair)),
 }
-IMAGES = ("samples", "reconstructions", "traversals")
+IMAGES = ("samples", "reconstructions", "traversals", "transfers")
 
 
 def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: Path | None = None) -> list[Path]:
@@ -32,11 +36,12 @@ def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: P
     matplotlib.use("Agg")  # files, on machines without a screen too
     folder = run if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
-    suited = [kind for kind in KINDS if kind not in IMAGES or _are_images(pair.sample(1, seed=0))]
+    suited = [kind for kind in KINDS if _suits(kind, plan, pair)]
     paths = []
     for kind in [checks.known("plot", kind, KINDS) for kind in kinds] or suited:
         try:
-            figure = KINDS[kind](plan, pair, run)
+            with plan.observing():
+                figure = KINDS[kind](plan, pair, run)
         except ValueError as error:
             if kinds:
                 raise
@@ -47,6 +52,42 @@ def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: P
             figure.savefig(part, format="png", dpi=120, bbox_inches="tight")
         plot.plt.close(figure)
     return paths
+
+
+def conditions(plan: Plan, pair: Variant, n: int, told: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What n samples are drawn under: as told in words, else as in held-out data; over and over where that is too few.
+
+    Raises:
+        ValueError: where something is told of a site that is not given, or it is no list of numbers.
+    """
+    found = {name: _numbers(name, words) for name, words in (told or {}).items()}
+    if any(name not in found for name in pair.conditions):
+        held_out = first(plan.held_out(), n, pair)
+        found = {name: torch.as_tensor(held_out[name]) for name in pair.conditions if name in held_out} | found
+    return {name: c.repeat(-(-n // len(c)), *[1] * (c.dim() - 1))[:n] for name, c in found.items()}
+
+
+def _numbers(name: str, words: str) -> Tensor:
+    """Labels, whole numbers with commas between them."""
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", words):
+        raise ValueError(f"condition: {name}: expected class labels such as 7 or 0,1,2, found {words!r}")
+    return torch.tensor([int(word) for word in words.split(",")])
+
+
+def _suits(kind: str, plan: Plan, pair: Variant) -> bool:
+    """Whether there is anything to see in a picture of that kind."""
+    parted = isinstance(plan.part("train"), Quadrants)
+    if kind == "completions":
+        return parted
+    if kind == "transfers" and not (pair.given and _classes(plan)):
+        return False
+    return kind not in IMAGES or (not parted and _are_images(pair.sample(1, seed=0, **conditions(plan, pair, 1))))
+
+
+def _classes(plan: Plan) -> list[int]:
+    """The classes that the labels of the data name."""
+    labels = getattr(plan.held_out(), "labels", None)
+    return [] if labels is None else sorted(set(labels.tolist()))
 
 
 def write(plan: Plan, draws: Any, out: str | None, run: Path) -> str:
@@ -99,7 +140,7 @@ def _are_images(draws: Any) -> bool:
     return isinstance(draws, Tensor) and draws.dim() == 4 and draws.shape[1] in (1, 3)
 
 
-def _labelled(data: Any) -> tuple[Any, Any]:
+def _labelled(data: Any, pair: Variant) -> tuple[Any, Any]:
     """The first data and their labels, where they have any."""
     labels = getattr(data, "labels", None)
-    return first(data, SHOWN), None if labels is None else labels[:SHOWN]
+    return first(data, SHOWN, pair), None if labels is None else labels[:SHOWN]

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 
 from pyro_vae import checks, saving, storage
 from pyro_vae.cli.parts import made
-from pyro_vae.data import Table, first, load
+from pyro_vae.data import Quadrants, Table, first, load
 from pyro_vae.data.splits import NoSuchPart
+from pyro_vae.infer import observed
 from pyro_vae.likelihoods import Columns
 from pyro_vae.recipes import RECIPES
 from pyro_vae.recipes import load as load_pair
@@ -31,6 +33,7 @@ class Plan:
     data: dict[str, Any]
     training: dict[str, Any]
     standardise: bool = False
+    fill: list[float] | None = None  # what a guide reads in place of missing cells
 
     def __post_init__(self) -> None:
         self._parts: dict[tuple[str, str], Any] = {}
@@ -67,6 +70,7 @@ class Plan:
         """
         if isinstance(train, Table):
             self.data["columns"] = train.schema()
+            self.fill = train.settings()["mean"] if self.data.get("missing") else None
             return
         likelihood = str(self.pair.get("likelihood", "Bernoulli")).partition(":")[0]
         if likelihood == "Bernoulli" and "binarise" not in self.data and _grey(train):
@@ -77,7 +81,9 @@ class Plan:
         """A part of the data, read once as long as it is read in the same way."""
         key = (split, repr(self.data))
         if key not in self._parts:
-            self._parts[key] = load(split=split, **self.data)
+            # labels are few where one learns, and all there where one looks how it went
+            left_out = () if split == "train" else ("labelled",)
+            self._parts[key] = load(split=split, **{k: v for k, v in self.data.items() if k not in left_out})
         return self._parts[key]
 
     def run(self, folder: Path, **options: Any) -> Run:
@@ -88,7 +94,14 @@ class Plan:
         if not (folder / CHECKPOINT).exists():  # a run that goes on has been introduced before
             print(pair, flush=True)
         training = {name: made(name, value) for name, value in self.training.items()}
-        return fit(pair, train, validation=validation, out=folder, **training, **options)
+        with self.observing():
+            return fit(pair, train, validation=validation, out=folder, **training, **options)
+
+    def observing(self) -> AbstractContextManager[Any]:
+        """Under what the data are trained on and evaluated: missing cells are summed out."""
+        if self.fill is None:
+            return nullcontext()
+        return observed(fill=torch.tensor(self.fill), x=torch.isfinite)
 
     def has(self, split: str) -> bool:
         """Whether the data have such a part."""
@@ -110,6 +123,11 @@ class Plan:
     def arguments(self, train: Any) -> dict[str, Any]:
         """The arguments of the recipe, its likelihood in the units of the data where that was asked for."""
         arguments = {name: made(name, value) for name, value in self.pair.items()}
+        takes = inspect.signature(RECIPES[self.variant]).parameters
+        if isinstance(train, Quadrants) and "condition_shape" in takes:
+            arguments["condition_shape"] = train.condition_shape
+        elif "classes" in takes and "condition_shape" not in arguments and getattr(train, "labels", None) is not None:
+            arguments.setdefault("classes", int(train.labels.max()) + 1)
         if isinstance(train, Table) and "likelihood" not in arguments:
             arguments["likelihood"] = functools.partial(Columns, **train.settings())
         elif isinstance(train, Table) and any(column.kind != "real" for column in train.columns.values()):
@@ -136,4 +154,5 @@ def trained(folder: Path) -> tuple[Plan, Variant]:
 def _grey(data: Any) -> bool:
     """Whether data are images that are neither binary nor outside [0, 1], as far as the first tell."""
     x = next(iter(first(data, 1000).values()))
-    return x.dim() == 4 and bool(x.min() >= 0 and x.max() <= 1 and ((x != 0) & (x != 1)).any())
+    image = x.dim() == 4 or isinstance(data, Quadrants)
+    return image and bool(x.min() >= 0 and x.max() <= 1 and ((x != 0) & (x != 1)).any())
