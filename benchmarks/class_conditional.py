@@ -1,6 +1,8 @@
 """Class-conditional samples: are the digits that the pair draws under a label recognised as that label?
 
-A conditional VAE (z20, one hidden layer of 400) is trained on MNIST, pixels drawn anew as black and white at each use.
+A conditional VAE (z10, one hidden layer of 400) is trained on MNIST, pixels drawn anew as black and white at each use,
+with a weight of 4 on the KL: what of a code its prior does not know of is dear, so that the draws from the prior
+are codes that the decoder has seen (z20 and a weight of 1: 87 % of draws after 30 epochs).
 A classifier, convolutions trained on real digits of the same kind, then reads 10,000 draws, 1,000 of each class: the
 draws themselves, x ~ p(x | z, c), and their means, E[x | z, c], drawn as black and white by x > 1/2.
 
@@ -23,7 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", default="data", help="where torchvision's MNIST lies")
     parser.add_argument("--download", action="store_true", help="fetch the files if they are not there")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--beta", type=float, default=4.0, help="weight of the KL in training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/class_conditional"))
@@ -33,13 +36,13 @@ def main() -> None:
     load = partial(pv.data.load, "mnist", root=arguments.root, download=arguments.download, binarise="dynamic")
     train, validation, test = (load(part) for part in ("train", "validation", "test"))
     torch.manual_seed(arguments.seed)
-    pair = pv.cvae(train.shape, 20, classes=10, hidden=(400,))
+    pair = pv.cvae(train.shape, 10, classes=10, hidden=(400,))
     run = pv.fit(
         pair,
         train,
         validation=validation,
         epochs=arguments.epochs,
-        patience=5,
+        temper=arguments.beta,
         seed=arguments.seed,
         device=arguments.device,
         out=arguments.out,

@@ -17,9 +17,9 @@ class M2Guide(PyroModule):
     Args:
         classifier: ``(x) -> distribution`` over c, for example :class:`pyro_vae.posteriors.Classifier`.
         posterior: ``(x, c) -> distribution`` over z.
-        weight: of the classification loss of labelled data, in units of the ELBO of one datum; 0 for none.
+        weight: of the classification loss of a labelled datum, against its ELBO; 0 for none.
 
-    Source: Kingma et al. 2014, arXiv:1406.5298, equation 9, where ``weight`` is alpha.
+    Source: Kingma et al. 2014, arXiv:1406.5298, equation 9; its alpha is ``weight`` times the number of labelled data.
 
     >>> encoder = pv.nets.Joined(torch.nn.Linear(12, 4), [(9,), pv.nets.OneHot((), 3)])
     >>> classifier = pv.posteriors.Classifier(torch.nn.Linear(9, 3), 9, 3)

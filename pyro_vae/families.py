@@ -27,6 +27,16 @@ def family(distribution: Any) -> str:
     return next(c.__name__ for c in type(base(distribution)).__mro__ if not c.__module__.startswith(ADVISED))
 
 
+def is_discrete(distribution: Any) -> bool:
+    """Whether the values of a distribution can be counted.
+
+    >>> is_discrete(dist.Bernoulli(torch.tensor([0.1, 0.8])).to_event(1))
+    True
+    """
+    support = getattr(base(distribution), "support", None)  # plates draw from something without one
+    return bool(getattr(support, "is_discrete", False))
+
+
 def masked(distribution: Any, mask: Tensor) -> Any:
     """log p(x_o) = sum_{i in o} log p_i(x_i): the same distribution with the log p of the entries in ``mask`` alone.
 
@@ -63,10 +73,20 @@ def inside(distribution: Any) -> Tensor:
     support = distribution.support
     while hasattr(support, "base_constraint"):  # that of a mixture is its components'
         support = support.base_constraint
+    zero = _zero(distribution)
     try:
-        return transform_to(support)(torch.zeros(()))
+        return transform_to(support)(zero)
     except NotImplementedError:  # discrete supports
-        return torch.as_tensor(getattr(support, "lower_bound", 0.0))
+        return zero + getattr(support, "lower_bound", 0.0)
+
+
+def _zero(distribution: Any) -> Tensor:
+    """Of the dtype and device of a distribution's parameters, by which it or what it is made of holds tensors."""
+    held = [v for v in vars(distribution).values() if isinstance(v, Tensor) and v.is_floating_point()]
+    if held:
+        return held[0].new_zeros(())
+    parts = (v for v in vars(distribution).values() if isinstance(v, torch.distributions.Distribution))
+    return next((_zero(part) for part in parts), torch.zeros(()))
 
 
 def join(parts: Sequence[Any], dim: int | None = None) -> Any:

@@ -22,7 +22,7 @@ def impute(
 
     Raises:
         ValueError: where nothing is hidden, where a site has no mean, or where the model observes a function of
-            its argument.
+            its argument, or no site of its name.
     """
     hidden = {name: torch.isnan(value) for name, value in batch.items() if torch.isnan(value).any()}
     if not hidden:
@@ -56,7 +56,7 @@ def _imputed(
         traces = tracing.paired(model, guide, batch)
         if not found:
             tracing.check(*traces)
-        sites = tracing.sites(traces[1])
+        sites = tracing.observed_sites(traces[1], hidden)
         new = {name: _whole(name, batch[name], entries, sites[name], mean) for name, entries in hidden.items()}
         weight = tracing.scored(*traces, 1, size, given).log_weights[0].double().cpu()
         total = torch.logaddexp(total, weight)

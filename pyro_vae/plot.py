@@ -17,8 +17,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae import tracing
-from pyro_vae.checks import known, positive_int
+from pyro_vae import families, tracing
+from pyro_vae.checks import instance, known, positive_int
 from pyro_vae.comparison import Comparison
 from pyro_vae.data import Quadrants, first
 from pyro_vae.train import Run
@@ -80,8 +80,9 @@ def transfers(
     >>> pair, digits = pv.cvae((1, 8, 8), latent=2), pv.data.load("digits", binarise="threshold")
     >>> plt.close(transfers(pair, digits, to=range(10)))
     """
-    if not variant.given:
-        raise ValueError("site: the pair has no conditions and no labels to change")
+    to = list(to)
+    if not variant.given or not to:
+        raise ValueError(f"to: expected new values of one of {list(variant.given)}, found {to}")
     site = variant.given[0] if site is None else known("site", site, variant.given)
     batch = _batch(variant, data, positive_int("n", n))
     (name, first), *columns = [
@@ -107,6 +108,7 @@ def completions(
     >>> pair = pv.cvae(digits.shape, latent=2, condition_shape=digits.condition_shape)
     >>> plt.close(completions(pair, digits))
     """
+    instance("data", data, Quadrants)
     batch = _batch(variant, data, positive_int("n", n))
     x, c = batch["x"], batch["c"]
     rows = [data.join(torch.full_like(x, 0.5), c)]
@@ -183,12 +185,15 @@ def manifold(
         n: pictures to a side.
 
     Raises:
-        ValueError: where the site does not have two units.
+        ValueError: where the site does not have two units; where a condition or a label is not told.
 
     Source: Kingma & Welling 2014, arXiv:1312.6114, figure 4.
 
     >>> plt.close(manifold(pv.vae((1, 8, 8), latent=2), 5))
     """
+    for name in variant.given:
+        if name not in conditions:
+            raise ValueError(f"{name}: missing; a sheet is drawn under one condition, as in {name}=...")
     values = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(positive_int("n", n)) + 0.5) / n)
     site, shape = _latent(variant, site, conditions)
     if math.prod(shape) != 2:
@@ -295,7 +300,8 @@ def _images(variant: Variant, data: Any, leading: int) -> tuple[str, np.ndarray]
         shape = value.shape[leading:]
         if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
             value = value.unsqueeze(leading) if len(shape) == 2 else value
-            return name, value.detach().float().cpu().movedim(leading, -1).clamp(0, 1).numpy()
+            pixels = value.detach().float().cpu().nan_to_num(0.5)  # what is missing is grey
+            return name, pixels.movedim(leading, -1).clamp(0, 1).numpy()
     found = ", ".join(f"{name} of shape {tuple(value.shape[leading:])}" for name, value in data.items())
     raise ValueError(f"data: expected images of shape (H, W), (1, H, W) or (3, H, W), found {found}")
 
@@ -313,7 +319,7 @@ def _means(variant: Variant, batch: Mapping[str, Any], site: str | None) -> tupl
     """A latent site of the guide and its posterior means, (batch, units)."""
     try:
         posteriors = variant.encode(ancestors="mean", **batch)
-        continuous = [name for name, q in posteriors.items() if not q.has_enumerate_support]
+        continuous = [name for name, q in posteriors.items() if not families.is_discrete(q)]
         site = (continuous or list(posteriors))[0] if site is None else known("site", site, posteriors)
         means = posteriors[site].mean.float().cpu()
     except NotImplementedError:
@@ -374,7 +380,7 @@ def _tiled(images: np.ndarray, ax: Axes | None, rows: Ticks = BARE, columns: Tic
     canvas[:, :height, :, :width] = images.swapaxes(1, 2)
     canvas = canvas.reshape(down * (height + gap), across * (width + gap), channels)[:-gap, :-gap]
     side = min(max(0.6, height / 60), 7.5 / max(down, across * width / height))  # inches
-    left = 0.2 * bool(rows[0]) + 0.08 * max(map(len, rows[1].values()), default=0)
+    left = 0.2 * bool(rows[0]) + 0.1 * max(map(len, rows[1].values()), default=0)
     below = 0.2 * bool(columns[0]) + 0.25 * bool(columns[1])
     ax = _axes(ax, side * across * width / height + left, side * down + below)
     pixels = canvas.squeeze(-1) if channels == 1 else canvas

@@ -233,7 +233,8 @@ def m2(
         data_shape: shape of one datum, (channels, height, width) for an image.
         latent: dimensions of the code z.
         classes: how many; labels are whole numbers from 0.
-        weight: of the classification loss of labelled data, -log q(c | x), against the ELBO of one datum; 0 for none.
+        weight: of the classification loss of a labelled datum, -log q(c | x), against its ELBO; 0 for none. The alpha
+            of the paper is ``weight`` times the number of labelled data.
         prior: of the code, by default independent of c; see :func:`cvae`.
         likelihood: see :func:`cvae`.
         net: builds encoder, decoder and classifier, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.

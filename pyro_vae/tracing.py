@@ -72,6 +72,19 @@ def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
     return {name: site for name, site in sites(trace).items() if not site["is_observed"]}
 
 
+def observed_sites(trace: poutine.Trace, names: Iterable[str] = ()) -> dict[str, Site]:
+    """The sites at which a program took in data.
+
+    Raises:
+        ValueError: where none of them has one of ``names``.
+    """
+    observed = {name: site for name, site in sites(trace).items() if site["is_observed"]}
+    for name in names:
+        if name not in observed:
+            raise ValueError(f"{name}: the model observes no site of that name; it observes {sorted(observed)}")
+    return observed
+
+
 def arguments(program: Program) -> tuple[list[str], bool]:
     """The sites that a program takes by name, and whether it takes any others besides.
 
@@ -167,7 +180,10 @@ def paired(model: Program, guide: Program, batch: Batch) -> tuple[poutine.Trace,
     """Traces of the guide and of the model on the guide's draws."""
     guide_trace = poutine.trace(guide).get_trace(**filled(batch))
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**batch)
-    for name, site in sites(model_trace).items():
+    observed = observed_sites(model_trace)
+    if not any("hidden" in site["infer"] for site in observed.values()):  # or else under a name of the story's own
+        observed_sites(model_trace, [n for n in batch if n not in observed and torch.isnan(batch[n]).any()])
+    for name, site in observed.items():
         mask = site["infer"].get("hidden")
         if mask is not None and name in batch and torch.isnan(batch[name]).sum() > mask.sum():
             raise ValueError(f"{name}: the model observes a function of it that loses NaN, which marks what is hidden")
@@ -307,9 +323,12 @@ def mean(distribution: Any) -> Tensor | None:
 
 def centre(distribution: Any) -> Tensor | None:
     """The mean of a distribution, or the mode of a discrete one; None where there is neither."""
-    if not distribution.has_enumerate_support:
+    if not families.is_discrete(distribution):
         return mean(distribution)
-    return distribution.mode.nan_to_num(1.0)  # of a fair coin torch knows none
+    try:
+        return distribution.mode.nan_to_num(1.0)  # of a fair coin torch knows none
+    except NotImplementedError:
+        return None
 
 
 def rows_for(batch: Batch, rows: int | None = None) -> int:
@@ -484,8 +503,9 @@ def check_given(model: Program, names: Iterable[str], batch: Batch) -> None:
     Raises:
         ValueError: where a condition has another shape than its site, or lies outside the site's support.
     """
-    with suppress(_Enough), _Stopping(names):
-        model(**batch)
+    if all(name in batch for name in required(model)):
+        with suppress(_Enough), _Stopping(names):
+            model(**batch)
 
 
 def dream(model: Program, n: int, fixed: Batch, given: Batch, example: Batch | None) -> poutine.Trace:

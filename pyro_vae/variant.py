@@ -3,10 +3,10 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from numbers import Number
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -264,7 +264,7 @@ class Variant(nn.Module):
     # ------------------------------------------------------------------ batches
 
     def prepare(self, batch: Mapping[str, Any], *, finite: bool = True) -> dict[str, Tensor]:
-        """A batch as tensors of the pair's device; data as floats, of conditions and labels whole numbers as they are.
+        """A batch as tensors of the pair's device; data as floats, whole numbers of conditions as they are.
 
         Data that are hidden, as :class:`pyro_vae.infer.observed` says, become NaN.
 
@@ -294,7 +294,7 @@ class Variant(nn.Module):
                     f"{name}: holds NaN or infinite values; drop or fill in the missing data, or say which are there "
                     "with pv.infer.observed"
                 )
-            whole = name in self.given and not tensor.is_floating_point()
+            whole = name in self.conditions and not tensor.is_floating_point()
             cast = tensor.to(self.device) if whole else self._cast(tensor)
             ready[name] = cast if hidden is None else cast.masked_fill(hidden.to(cast.device), torch.nan)
         lengths = {name: len(value) for name, value in ready.items()}
@@ -425,7 +425,8 @@ class Variant(nn.Module):
         ready = self.prepare({name: _rows(value) for name, value in conditions.items()})
         for name, value in ready.items():
             if len(value) not in (1, n):
-                raise ValueError(f"{name}: expected {n} conditions or one for all, found {len(value)}")
+                found = tuple(value.shape)
+                raise ValueError(f"{name}: expected values for {n} data, or one for all, found shape {found}")
         return {name: value.expand(n, *value.shape[1:]) for name, value in ready.items()}
 
     def draw(self, n: int, seed: int | None = 0, **conditions: Any) -> poutine.Trace:
@@ -602,14 +603,14 @@ class Variant(nn.Module):
         for name in self.given:
             if name in self.by_name(start) or name in self.by_name(end):
                 raise ValueError(f"interpolate: {name!r} is a condition; pass it by name, {name}=...")
-        first, last = (self._codes({**self.by_name(x), **conditions}) for x in (start, end))
+        (first, discrete), (last, _) = (self._codes({**self.by_name(x), **conditions}) for x in (start, end))
         n = len(next(iter(first.values())))
         if len(next(iter(last.values()))) != n:
             raise ValueError(f"interpolate: {n} data to start from, {len(next(iter(last.values())))} to end at")
         lines = {}
         for name, a in first.items():
             w = torch.linspace(0, 1, steps).to(a).reshape(-1, *[1] * a.dim())
-            w = w.round() if name in self.labels else w  # there is nothing between two classes
+            w = w.round() if name in discrete else w  # there is nothing between two classes
             lines[name] = (a + w * (last[name] - a)).flatten(0, 1)
         given = self.prepare_conditions(conditions, n)
         many: dict[str, Any] = {k: c.repeat(steps, *[1] * (c.dim() - 1)) for k, c in given.items()}
@@ -626,7 +627,7 @@ class Variant(nn.Module):
 
         Shapes: (units, values, \*data_shape), the likelihood's means.
         """
-        codes = self._codes(batch)
+        codes, _ = self._codes(batch)
         checks.known("site", site, codes)
         if len(codes[site]) != 1:
             raise ValueError(f"traverse: expected one datum, found {len(codes[site])}")
@@ -654,39 +655,53 @@ class Variant(nn.Module):
         Shapes: (n, \*data_shape), the likelihood's means, or draws.
         Source: Kingma et al. 2014, arXiv:1406.5298, section 4.2 (analogies).
         """
-        if not to:
-            raise ValueError(f"to: empty; expected new values of some of {list(self.given)}, for example {{'c': 3}}")
-        codes = {name: z for name, z in self._codes(batch).items() if name not in to}
+        if not isinstance(to, Mapping) or not to:
+            raise ValueError(
+                f"to: expected new values of some of {list(self.given)}, such as {{'c': 3}}, found {to!r:.60}"
+            )
+        codes = {name: z for name, z in self._codes(batch)[0].items() if name not in to}
         kept = {name: value for name, value in batch.items() if name in self.given}
         return self.decode(codes, mean=mean, seed=seed, **(kept | dict(to)))
 
     def classify(
-        self, x: Any, *, by: str = "guide", particles: int = 1, seed: int | None = 0, rows: int | None = None
+        self,
+        x: Any,
+        *,
+        site: str | None = None,
+        by: str = "guide",
+        particles: int = 1,
+        seed: int | None = 0,
+        rows: int | None = None,
     ) -> Tensor:
-        r"""The probability of each class, of each datum, by what the pair knows of the site of its classes.
+        r"""The probability of each class of each datum.
 
         ``by="guide"``: q(c | x);  ``by="model"``: p(c | x) in proportion to p(c) p(x | c), the second estimated for
         every class by importance sampling with as many ``particles``.
 
+        Args:
+            x: data, or a mapping of sites with what else is given.
+            site: the label or condition that is the class, by default the first that the pair has.
+
         Shapes: (batch, classes).
 
         Raises:
-            ValueError: where the pair has no site of labels or of classes as a condition; where the guide of such a
-                condition has nothing to say of it.
+            ValueError: where the pair has no labels and no conditions, or the site is no class; where the guide takes
+                the class as given and has nothing to say of it.
 
         Source: Kingma et al. 2014, arXiv:1406.5298.
         """
-        return classes.probabilities(self, x, checks.known("by", by, ["guide", "model"]), particles, seed, rows)
+        return classes.probabilities(self, x, site, by, particles, seed, rows)
 
-    def _codes(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The centres of the posteriors of a batch."""
+    def _codes(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
+        """The centres of the posteriors of a batch, and which of them are discrete."""
         found = self.encode(ancestors="mean", **batch)
         codes = {name: tracing.centre(q) for name, q in found.items()}
         for name, code in codes.items():
             if code is None:
                 raise ValueError(f"{name}: its posterior has no mean to start from; use decode with codes of your own")
         rows = {n: z.movedim(-1 - found[n].event_dim, 0).clone() for n, z in codes.items() if z is not None}
-        return {name: self._cast(code) for name, code in rows.items()}
+        ready = {name: self._cast(code) for name, code in rows.items()}
+        return ready, {name for name in ready if families.is_discrete(found[name])}
 
     def by_name(self, data: Any) -> dict[str, Any]:
         """Data given without a name belong to the first argument of the model that is no condition and no label."""
@@ -716,7 +731,7 @@ class Variant(nn.Module):
 
 def _rows(condition: Any) -> Any:
     """A label alone as one that serves all."""
-    return torch.as_tensor(condition)[None] if isinstance(condition, Number) else condition
+    return torch.as_tensor(condition)[None] if np.ndim(condition) == 0 else condition
 
 
 def _only(data: dict[str, Tensor]) -> Any:

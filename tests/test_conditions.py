@@ -5,6 +5,7 @@ import math
 import conditional
 import matplotlib.pyplot as plt
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
@@ -19,6 +20,8 @@ from pyro_vae.nets import FlattenBatch, Joined, OneHot
 
 TRUTH = conditional.Truth()
 EXACT = {"atol": 1e-9, "rtol": 0}
+# the standard deviation of each entry of x given c
+NOISY = ((TRUTH.W**2 * TRUTH.d**2).sum(-1) + conditional.NOISE**2).sqrt()
 
 
 @pytest.fixture
@@ -173,7 +176,8 @@ def test_samples_of_a_labelled_pair_are_held_or_drawn():
     assert pair.sample(5, seed=0).shape == (5, conditional.DATA)
     means = pair.sample(9000, seed=0, c=2).mean(0)
     expected = TRUTH.mean(TRUTH.prior_mean(one_hot(torch.tensor(2))), one_hot(torch.tensor(2)))
-    assert ((means - expected).abs() < 0.15).all()
+    error = NOISY / 9000**0.5
+    assert ((means - expected).abs() < 5 * error).all()
     drawn = pair.draw(3000, seed=0).nodes["c"]["value"]
     assert drawn.bincount(minlength=3).min() > 900
 
@@ -231,7 +235,10 @@ def test_every_kind_of_data_can_be_conditioned(likelihood):
     for recipe in (pv.cvae, pv.m2):
         pair = recipe(4, 2, likelihood=getattr(pv.likelihoods, likelihood), classes=3)
         x = torch.ones(6, 4)
-        assert pair.elbo(x=x, c=torch.arange(6) % 3).shape == (6,)
+        bounds = [pair.elbo(x=x, c=torch.full((6,), k), seed=0) for k in range(3)]
+        assert not torch.allclose(bounds[0], bounds[1])  # the condition reaches the likelihood, or the guide
+        means = [pair.decode({"z": torch.zeros(6, 2)}, c=k) for k in range(2)] if likelihood != "StudentT" else [0, 1]
+        assert torch.as_tensor(means[0] != means[1]).any()
         assert pair.classify(x, by="model").shape == (6, 3)
 
 
@@ -328,7 +335,9 @@ def test_batches_with_and_without_labels_mix(kind):
         times[tuple(row)] = times.get(tuple(row), 0) + 1
     labelled = {row for row in weights if row[-1] >= 0}
     assert weights.keys() == times.keys()
-    assert sum(weights[row] for row in labelled) == pytest.approx(100)  # each once in an epoch, by its weight
+    assert sum(weights[row] for row in labelled) == pytest.approx(100)  # once in an epoch, on average
+    times_used = [weights[row] / times[row] for row in labelled]
+    assert max(times_used) - min(times_used) < 0.2
     assert all(weights[row] == times[row] for row in weights.keys() - labelled)
     fixed = [
         torch.cat([b["x"].flatten(1), b.get("c", torch.full((len(b["x"]),), -1.0))[:, None]], 1) for b in feed.fixed()
@@ -339,7 +348,7 @@ def test_batches_with_and_without_labels_mix(kind):
 def test_a_step_on_both_kinds_has_the_gradient_of_their_weighted_mean(labelled):
     pair = conditional.semi_supervised(weight=2.0)
     extra = {name: value[:12] for name, value in labelled.items()}
-    parts = [(0.25, extra), (1.0, {"x": labelled["x"][12:]})]
+    parts = [(0.25, extra), (0.5, {"x": labelled["x"][12:]})]
     svi = pv.infer.SVI(*pair, torch.optim.SGD, TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False))
     before = [p.detach().clone() for p in pair.parameters()]
     svi.optimizer.param_groups[0]["lr"] = 1.0
@@ -349,7 +358,7 @@ def test_a_step_on_both_kinds_has_the_gradient_of_their_weighted_mean(labelled):
     other = conditional.semi_supervised(weight=2.0)
     torch.manual_seed(0)
     losses = [weight * svi.loss.differentiable_loss(*other, **batch) for weight, batch in parts]
-    (sum(losses) / (0.25 * 12 + 48)).backward()
+    (sum(losses) / (0.25 * 12 + 0.5 * 48)).backward()
     assert loss == pytest.approx(sum(losses).item())
     for found, p in zip(moved, other.parameters(), strict=True):
         expected = torch.zeros_like(p) if p.grad is None else p.grad
@@ -390,6 +399,147 @@ def test_plain_svi_takes_batches_with_and_without_labels():
         last = [svi.step(x=data.x[:64]), svi.step(x=data.x[:64], c=data.labels[:64])]
     assert last[0] < 0.8 * first[0]
     assert last[1] < 0.8 * first[1]
+
+
+def test_few_data_without_labels_come_by_again():
+    data = digits()
+    labels = data.labels.clone()
+    labels[:7] = -1
+    pair = pv.m2((1, 8, 8), 2)
+    feed = batches(pair, {"x": data.x, "c": labels}, 64, None)
+    assert feed.steps == -(-1250 // 64)
+    for parts in feed.epoch(0):
+        assert [sorted(batch) for _, batch in parts] == [["x"], ["c", "x"]]
+        assert all(len(batch["x"]) <= 64 for _, batch in parts)
+
+
+def test_data_in_their_own_order_keep_it():
+    x = torch.arange(6.0)[:, None].expand(6, 4)
+    feed = batches(pv.m2((4,), 2, likelihood=pv.likelihoods.Normal), {"x": x, "c": [-1, 0, -1, 1, -1, 2]}, 2, None)
+    found = torch.cat([batch["x"][:, 0] for batch in feed.fixed()])
+    assert (found // 2).tolist() == [0, 0, 1, 1, 2, 2]  # slice after slice; within one, by kind
+
+
+def test_the_curve_of_a_training_is_of_both_kinds(tmp_path):
+    data = digits()
+    labels = data.labels.clone()
+    labels[::2] = -1
+    run = pv.fit(pv.m2((1, 8, 8), 2), {"x": data.x, "c": labels}, epochs=1, device="cpu", progress=False)
+    assert run.history["kl_c"][0] > 0
+
+
+def test_a_stepper_of_another_kind_cannot_weigh():
+    pyro.clear_param_store()
+    pair = pv.m2((1, 8, 8), 2)
+    loss = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+    svi = SVI(*pair, Adam({"lr": 1e-3}), loss)
+    with pytest.raises(ValueError, match=r"^objective: SVI takes one batch at a time"):
+        pv.fit(pair, digits(100), objective=svi, epochs=1, progress=False)
+    loader = DataLoader(TensorDataset(digits(100).x, digits(100).labels), batch_size=600)
+    pv.fit(pair, loader, objective=svi, epochs=1, device="cpu", progress=False)
+
+
+def test_pictures_of_data_of_which_few_are_labelled():
+    pair, data = pv.m2((1, 8, 8), 2), digits(100)
+    for figure in (
+        pv.plot.reconstructions(pair, data, 3),
+        pv.plot.latents(pair, data),
+        pv.plot.transfers(pair, data, [1, 2], n=3),
+    ):
+        plt.close(figure)
+
+
+class Graded(torch.nn.Module):
+    """p(x, z, a, c | u) with two labels and a condition without a density; a is a coin."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+
+    def model(self, x=None, u=None, a=None, c=None, n=1):
+        pyro.module("graded", self)
+        with pyro.plate("data", len(x) if x is not None else len(u) if u is not None else n):
+            u = pyro.sample("u", pv.priors.Given(1)(), obs=u)
+            a = pyro.sample("a", dist.Bernoulli(torch.sigmoid(u[..., 0])), obs=a)
+            c = pyro.sample("c", dist.Categorical(torch.ones(3)), obs=c)
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            loc = z + u + self.W[c.long()][..., None] + 2 * a[..., None]
+            return pyro.sample("x", dist.Normal(loc, 0.5).to_event(1), obs=x)
+
+    def guide(self, x, u, a=None, c=None):
+        pyro.module("graded", self)
+        with pyro.plate("data", len(x)):
+            if a is None:
+                a = pyro.sample("a", dist.Bernoulli(torch.sigmoid(x[..., 0])), infer={"enumerate": "parallel"})
+            if c is None:
+                c = pyro.sample("c", dist.Categorical(logits=x * self.W), infer={"enumerate": "parallel"})
+            residual = x - u - self.W[c.long()][..., None] - 2 * a[..., None]
+            pyro.sample("z", dist.Normal(residual / 1.25, 0.2**0.5).to_event(1))
+
+
+def test_two_labels_of_which_one_is_a_coin_beside_a_vector():
+    graded = Graded()
+    pair = pv.Variant(graded.model, graded.guide, conditions=("u",), labels=("a", "c"))
+    generator = torch.Generator().manual_seed(0)
+    x, u = torch.randn(40, 1, generator=generator), torch.randn(40, 1, generator=generator)
+    a, c = torch.arange(40) % 3 - 1, torch.arange(40) % 4 - 1
+    pv.fit(pair, {"x": x, "u": u, "a": a, "c": c}, epochs=1, batch_size=16, device="cpu", progress=False)
+    assert pair.classify({"x": x, "u": u}, site="a").shape == (40, 2)
+    torch.testing.assert_close(pair.classify({"x": x, "u": u}, site="a")[:, 1], torch.sigmoid(x[:, 0]))
+    known = {"x": x, "u": u, "c": torch.zeros(40)}
+    found = pair.classify(known, site="a", by="model")
+    W = graded.W.detach()
+    joint = [
+        dist.Bernoulli(torch.sigmoid(u[:, 0])).log_prob(torch.tensor(k))
+        + dist.Normal(u[:, 0] + W[0] + 2 * k, 1.25**0.5).log_prob(x[:, 0])
+        for k in (0.0, 1.0)
+    ]
+    torch.testing.assert_close(found, torch.stack(joint, -1).softmax(-1), atol=1e-4, rtol=0)
+    report = pv.evaluate(pair, {"x": x, "u": u, "a": (a > 0).long(), "c": c.clamp(min=0)}, particles=3)
+    assert report.labelled == 80
+
+
+@pytest.mark.parametrize("kind", [torch.long, torch.bool, torch.uint8, torch.float64])
+def test_attributes_come_in_every_dtype(kind):
+    pair = pv.cvae((4,), 2, condition_shape=5)
+    c = torch.ones(3, 5)
+    expected = pair.elbo(x=X, c=c, seed=0)
+    assert torch.equal(pair.elbo(x=X, c=c.to(kind), seed=0), expected)
+    assert pair.sample(3, c=c.to(kind)).shape == (3, 4)
+
+
+def test_discrete_codes_are_interpolated_by_a_jump():
+    class Binary(torch.nn.Module):
+        def model(self, x=None, n=1):
+            with pyro.plate("data", n if x is None else len(x)):
+                z = pyro.sample("z", dist.Bernoulli(torch.full((4,), 0.5)).to_event(1))
+                return pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Bernoulli(torch.sigmoid(5 * (x - 0.5))).to_event(1))
+
+    programs = Binary()
+    pair = pv.Variant(programs.model, programs.guide)
+    path = pair.interpolate(torch.zeros(1, 4), torch.ones(1, 4), steps=4)
+    assert path[:, 0, 0].tolist() == [0, 0, 1, 1]
+    assert pair.traverse("z", units=[1], values=[0, 1], x=torch.ones(1, 4))[0, :, 1].tolist() == [0, 1]
+
+
+def test_a_guide_that_takes_less_than_the_model():
+    def model(x, y, c):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", pv.priors.Given(1)(), obs=c)
+            z = pyro.sample("z", dist.Normal(c, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+            pyro.sample("y", dist.Normal(z, 1.0).to_event(1), obs=y)
+
+    def guide(x, c):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x + c, 1.0).to_event(1))
+
+    q = pv.Variant(model, guide, conditions=("c",)).encode(x=torch.ones(3, 1), c=torch.ones(3, 1))["z"]
+    assert q.mean.tolist() == [[2.0]] * 3
 
 
 # ---------------------------------------------------------------------- parts of images
@@ -507,16 +657,21 @@ BAD = {
         lambda p: pv.fit(p, {"x": X, "c": torch.tensor([0, 1])}, progress=False),
         r"^train: sites of different lengths",
     ),
-    "labels of another length at sampling": ("label", lambda p: p.sample(3, c=[0, 1]), r"^c: expected 3 conditions"),
+    "labels of another length at sampling": (
+        "label",
+        lambda p: p.sample(3, c=[0, 1]),
+        r"^c: expected values for 3",
+    ),
     "missing labels in a verb": ("m2", lambda p: p.elbo(x=X, c=[0, -1, 1]), r"^c: negative labels are missing ones"),
     "another condition": ("label", lambda p: p.sample(3, d=1), r"^d: not a condition of this pair"),
     "a condition of a pair without any": ("vae", lambda p: p.sample(3, c=1), r"^c: not a condition of this pair"),
     "classes of a pair without any": ("vae", lambda p: p.classify(X), r"^classify: the pair has no classes"),
-    "classes of a vector": ("vector", lambda p: p.classify(X), r"^classify: the pair has no classes"),
+    "classes of a vector": ("vector", lambda p: p.classify(X), r"^classify: the guide takes 'c' as given"),
+    "another class": ("m2", lambda p: p.classify(X, site="d"), r"^site: unknown 'd', expected one of c"),
     "classes that the guide is told": ("label", lambda p: p.classify(X), r"^classify: the guide takes 'c' as given"),
     "another way to classify": ("m2", lambda p: p.classify(X, by="mdel"), r"^by: unknown 'mdel'.*did you mean 'model'"),
     "another proposal": ("m2", lambda p: p.log_likelihood(x=X, proposal="p"), r"^proposal: unknown 'p'"),
-    "transfer to nothing": ("m2", lambda p: p.transfer({}, x=X), r"^to: empty"),
+    "transfer to nothing": ("m2", lambda p: p.transfer({}, x=X), r"^to: expected new values of some of"),
     "transfer to no class": ("m2", lambda p: p.transfer({"c": 5}, x=X), r"^c: 1 of 1 values"),
     "codes outside their support": (
         "m2",

@@ -1,5 +1,6 @@
 """Missing data: log p(x_o) against closed forms, nothing from what is hidden, and every place where data go in."""
 
+import contextlib
 import json
 import math
 import warnings
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
-from pyro_vae import cli, families
+from pyro_vae import cli, families, storage, tracing
 from pyro_vae.distributions import Row
 from pyro_vae.infer import IWAE, SVI, FreeBits, observed
 from pyro_vae.likelihoods import Columns, Normal, decoder_shape
@@ -379,6 +380,87 @@ def test_fit_follows_nan_through_shuffles_and_loaders(x, mask):
     assert all(math.isfinite(report.elbo) for report in table.rows[0].reports)
 
 
+def test_data_are_checked_before_training_without_a_run_of_the_pair_on_each_batch(x, mask, monkeypatch):
+    pair, runs = gaussian.pair(shift=0.4), []
+    paired = tracing.paired
+    monkeypatch.setattr(tracing, "paired", lambda *args: runs.append(len(args[2]["x"])) or paired(*args))
+    counts = []
+    for data in (hide(x, mask)[1:], x[1:]):
+        runs.clear()
+        with observed(x=torch.isfinite), pytest.raises(InterruptedError):
+            pv.fit(pair, data, epochs=1, batch_size=2, objective=Stops(), progress=False)
+        counts.append(len(runs))
+    assert counts[0] == counts[1] < 5
+
+
+class Stops:
+    """A stepper that takes no step."""
+
+    def step(self, **batch):
+        raise InterruptedError
+
+    def evaluate_loss(self, **batch):
+        return 0.0
+
+
+def test_later_batches_are_checked_in_spite_of_holes():
+    x = torch.full((64, 2), 0.5)
+    x[::2, 0], x[1::2, 1] = torch.nan, torch.nan
+    x[0] = torch.nan
+    below = x.clone()
+    below[61, 0] = -3.0
+    built = partial(pv.vae, 2, latent=2, hidden=(4,), likelihood=pv.likelihoods.ContinuousBernoulli)
+    with observed(x=torch.isfinite):
+        pv.fit(built(), x, epochs=1, batch_size=10, progress=False)
+        with pytest.raises(ValueError, match=r"train: x: 1 of 8 values lie outside .* such as -3"):
+            pv.fit(built(), below, epochs=1, batch_size=10, progress=False)
+
+
+class Share(dist.ContinuousBernoulli):
+    advice = "expected shares"
+
+
+def test_functions_of_the_data_are_checked_by_the_program_where_the_first_are_hidden():
+    def model(x=None, n=1):
+        with pyro.plate("data", n if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1).to_event(1))
+            return pyro.sample("x", Share(logits=z).to_event(1), obs=None if x is None else x / 255)
+
+    pair = pv.Variant(model, normal().guide)
+    x = torch.full((8, 2), 200.0)
+    x[:4] = torch.nan
+    with observed(x=torch.isfinite), pytest.raises(InterruptedError):
+        pv.fit(pair, x, epochs=1, batch_size=4, objective=Stops(), progress=False)
+
+
+OTHER_FILLS = {
+    "a number": ({"fill": 50.0}, r"fill of x: the run in .* has 0 on average, \w+, found 50 on average, \w+$"),
+    "the same in another order": ({"fill": [-1.0, 0, 1, 0, 0]}, "fill of x: .* 0 on average, .* 0 on average"),
+    "none": (None, r"fill of x: .* has 0 on average, \w+, found none"),
+    "another mask": ({"x": lambda x: torch.isfinite(x) & (torch.arange(5) != 3)}, "train: .* has 20 data"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILLS)
+def test_a_run_that_read_other_fills_or_masks_is_not_resumed(name, x, tmp_path):
+    def go_on(options, epochs):
+        handler = contextlib.nullcontext() if options is None else observed(**{"x": torch.isfinite, **options})
+        with handler:
+            return pv.fit(gaussian.pair(), x, epochs=epochs, out=tmp_path, resume=True, progress=False)
+
+    options, message = OTHER_FILLS[name]
+    go_on({"fill": 0.0}, 1)
+    with pytest.raises(ValueError, match=f"resume: {message}"):
+        go_on(options, 2)
+    assert go_on({"fill": [0.0]}, 2).epochs == 2
+
+
+def test_a_run_without_holes_is_told_by_no_fill(x, tmp_path):
+    pv.fit(gaussian.pair(), x, epochs=1, out=tmp_path, progress=False)
+    settings = storage.read_state(tmp_path / "checkpoint.safetensors")["settings"]
+    assert not [name for name in settings if "fill" in name]
+
+
 # ---------------------------------------------------------------------- imputation
 
 
@@ -546,6 +628,27 @@ def test_a_row_knows_values_of_each_column():
     assert Row([((0,), dist.Bernoulli(torch.full((5, 1), 0.5)))]).inside().shape == (1,)
 
 
+def scattered(**where):
+    """Columns whose supports are told by numbers, by tensors or not at all."""
+    one = torch.full((5, 1), 0.5, **where)
+    three = one[..., None].expand(5, 1, 3)
+    mixture = dist.MixtureSameFamily(dist.Categorical(three), dist.Gamma(three, 1.0))
+    parts = [dist.Uniform(one, one + 1), dist.Normal(one, 1.0), dist.Bernoulli(one), dist.Poisson(one), mixture]
+    parts += [dist.LogNormal(one, 1.0), dist.Beta(one, one).mask(one > 0), dist.Categorical(logits=one[..., None])]
+    return Row([((i,), part) for i, part in enumerate(parts)])
+
+
+@pytest.mark.parametrize("where", [{"dtype": torch.float64}, {"device": "meta"}])
+def test_values_of_each_column_are_where_its_parameters_are(where):
+    with pyro.validation_enabled(False):  # which looks at values, of which the meta device has none
+        row = scattered(**where)
+    cells = [families.inside(part) for _, part in row.parts]
+    one = torch.empty(0, **where)
+    assert {(cell.dtype, cell.device) for cell in cells} == {(one.dtype, one.device)}
+    value = row.inside()
+    assert (value.shape, value.dtype, value.device) == ((5, 8), one.dtype, one.device)
+
+
 # ---------------------------------------------------------------------- bad input
 
 
@@ -665,6 +768,22 @@ REFUSED = {
         ),
         "observed: x: MultivariateNormal does not factorise",
     ),
+    "fill that whole numbers cannot hold": (
+        lambda: observed(0.5, x=torch.tensor([True, False]))(lambda x: x)(torch.ones(4, 2, dtype=torch.long)),
+        "observed: fill: expected what x, of torch.int64, can hold, found 0.5; pass x.float",
+    ),
+    "elbo of a site of another name": (
+        lambda: elbo(observed(x=torch.isfinite), renamed(), NAN),
+        r"^x: the model observes no site of that name; it observes \['y'\]$",
+    ),
+    "impute a site of another name": (
+        lambda: under(observed(x=torch.isfinite, y=torch.isfinite), lambda: renamed().impute(x=NAN)),
+        r"^x: the model observes no site of that name; it observes \['y'\]$",
+    ),
+    "fit of a site of another name": (
+        lambda: under(observed(x=torch.isfinite), lambda: pv.fit(renamed(), NAN, epochs=1)),
+        r"^train: x: the model observes no site of that name; it observes \['y'\]$",
+    ),
     "values of another shape": (
         lambda: observed(x=torch.isfinite)(normal().model)(torch.zeros(4, 1)),
         r"x: expected values of shape \(4, 2\), found \(4, 1\)",
@@ -709,6 +828,17 @@ def lossy():
     return pv.Variant(lambda x=None, n=1: pair.model(None if x is None else (x > 0).float(), n), pair.guide)
 
 
+def renamed():
+    pair = normal()
+
+    def model(x=None, n=1):
+        with pyro.plate("data", n if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1).to_event(1))
+            return pyro.sample("y", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    return pv.Variant(model, pair.guide)
+
+
 def doubled():
     pair = normal()
     return pv.Variant(lambda x=None, n=1: pair.model(None if x is None else 2 * x, n), pair.guide)
@@ -724,6 +854,17 @@ def test_bad_input_gets_one_line(name):
     with pytest.raises((ValueError, TypeError), match=message) as error:
         act()
     assert "\n" not in str(error.value) or name == "no program"
+
+
+def test_whole_numbers_are_filled_with_whole_ones():
+    read = observed([7, 8], x=torch.tensor([True, False]))(lambda x: x)
+    assert read(torch.ones(2, 2, dtype=torch.long)).tolist() == [[1, 8], [1, 8]]
+
+
+def test_a_site_of_another_name_under_its_own_mask():
+    expected = under(observed(x=torch.isfinite), lambda: normal().elbo(x=NAN, seed=0))
+    found = under(observed(x=torch.isfinite, y=torch.isfinite), lambda: renamed().elbo(x=NAN, seed=0))
+    assert torch.equal(found, expected)
 
 
 def test_conditions_go_in_whole():
@@ -823,11 +964,22 @@ def test_a_part_without_a_column_says_so():
         part.settings()
 
 
+def test_a_guide_reads_of_missing_cells_what_is_no_category_and_else_the_mean():
+    cells = {"a": [0.5, 2.5, None], "b": ["x", None, "y"], "c": ["u", "v", "w"], "d": [12.0, None, 3.0]}
+    table = pv.data.load(pd.DataFrame(cells), "all", columns={"d": "count"}, missing=True)
+    assert table.fill() == [1.5, 0.5, -1.0, 7.5]
+    assert json.loads(json.dumps(table.fill())) == table.fill()
+    read = Columns.features((4,), **table.settings())
+    with observed(fill=table.fill(), x=torch.isfinite):
+        seen = read(tracing.filled({"x": torch.full((1, 4), torch.nan)})["x"])[0]
+    torch.testing.assert_close(seen, torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0, math.log(8.5)]))
+
+
 def test_wine_with_missing_cells_is_learned_and_filled():
     train, test = (pv.data.load(wine(), part, missing=True) for part in ("train", "test"))
     settings = train.settings()
     pair = pv.vae(train.shape, latent=3, hidden=(32,), likelihood=partial(Columns, **settings))
-    with observed(fill=torch.tensor(settings["mean"]), x=torch.isfinite):
+    with observed(fill=train.fill(), x=torch.isfinite):
         before = pv.evaluate(pair, test, particles=20)
         pv.fit(pair, train, epochs=40, lr=5e-3, progress=False)
         after = pv.evaluate(pair, test, particles=20)
@@ -856,7 +1008,8 @@ def test_the_command_line_trains_on_missing_cells(tmp_path, monkeypatch, capsys)
     code, printed, error = run("evaluate", "a", "--particles", 3, "--json")
     assert (code, error) == (0, "")
     test = pv.data.load("wine.csv", "test", missing=True)
-    fill = torch.tensor(pv.data.load("wine.csv", missing=True).settings()["mean"])
+    fill = pv.data.load("wine.csv", missing=True).fill()
+    assert fill[-2:] == [-1.0, pytest.approx(0.5, abs=0.1)]  # of three classes, and of strong and weak
     with observed(fill=fill, x=torch.isfinite):
         assert json.loads(printed) == pv.evaluate(pv.load("a"), test, particles=3).to_dict()
     assert run("train", "--resume", "a", "--epochs", 3, "--no-progress")[::2] == (0, "")

@@ -21,7 +21,6 @@ from pyro_vae.cli import pictures
 from pyro_vae.cli.options import options, title, whole
 from pyro_vae.cli.parts import choices, made
 from pyro_vae.cli.runs import PLAN, Plan, trained
-from pyro_vae.data import Quadrants
 from pyro_vae.recipes import RECIPES
 from pyro_vae.train import Run
 from pyro_vae.train.keeper import locked
@@ -247,9 +246,8 @@ def sample(
     plan, pair = trained(run)
     given = pictures.conditions(plan, pair, n, condition)
     draws = pair.sample(n, mean=mean, seed=seed, **given)
-    part = plan.part("train") if "quadrants" in plan.data else None
-    if isinstance(part, Quadrants):
-        draws = part.join(draws, given["c"].to(draws))
+    if plan.parted:
+        draws = plan.part("train").join(draws, given["c"].to(draws))
     print(pictures.write(plan, draws, out, run), end="")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae import checks, plot
 from pyro_vae.cli.runs import Plan
-from pyro_vae.data import Quadrants, first, frame
+from pyro_vae.data import first, frame
 from pyro_vae.storage import whole
 from pyro_vae.train import Run
 from pyro_vae.variant import Variant
@@ -39,6 +39,8 @@ def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: P
     suited = [kind for kind in KINDS if _suits(kind, plan, pair)]
     paths = []
     for kind in [checks.known("plot", kind, KINDS) for kind in kinds] or suited:
+        if plan.parted and kind in IMAGES:
+            raise ValueError(f"plot: {kind}: for whole images; a run on quadrants has completions")
         try:
             with plan.observing():
                 figure = KINDS[kind](plan, pair, run)
@@ -76,12 +78,11 @@ def _numbers(name: str, words: str) -> Tensor:
 
 def _suits(kind: str, plan: Plan, pair: Variant) -> bool:
     """Whether there is anything to see in a picture of that kind."""
-    parted = isinstance(plan.part("train"), Quadrants)
     if kind == "completions":
-        return parted
+        return plan.parted
     if kind == "transfers" and not (pair.given and _classes(plan)):
         return False
-    return kind not in IMAGES or (not parted and _are_images(pair.sample(1, seed=0, **conditions(plan, pair, 1))))
+    return kind not in IMAGES or (not plan.parted and _are_images(pair.sample(1, seed=0, **conditions(plan, pair, 1))))
 
 
 def _classes(plan: Plan) -> list[int]:

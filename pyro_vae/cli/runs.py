@@ -70,7 +70,7 @@ class Plan:
         """
         if isinstance(train, Table):
             self.data["columns"] = train.schema()
-            self.fill = train.settings()["mean"] if self.data.get("missing") else None
+            self.fill = train.fill() if self.data.get("missing") else None
             return
         likelihood = str(self.pair.get("likelihood", "Bernoulli")).partition(":")[0]
         if likelihood == "Bernoulli" and "binarise" not in self.data and _grey(train):
@@ -101,7 +101,12 @@ class Plan:
         """Under what the data are trained on and evaluated: missing cells are summed out."""
         if self.fill is None:
             return nullcontext()
-        return observed(fill=torch.tensor(self.fill), x=torch.isfinite)
+        return observed(fill=self.fill, x=torch.isfinite)
+
+    @property
+    def parted(self) -> bool:
+        """Whether a part of each image is given."""
+        return "quadrants" in self.data
 
     def has(self, split: str) -> bool:
         """Whether the data have such a part."""
@@ -126,7 +131,9 @@ class Plan:
         takes = inspect.signature(RECIPES[self.variant]).parameters
         if isinstance(train, Quadrants) and "condition_shape" in takes:
             arguments["condition_shape"] = train.condition_shape
-        elif "classes" in takes and "condition_shape" not in arguments and getattr(train, "labels", None) is not None:
+        elif "classes" in takes and "condition_shape" not in arguments:
+            if getattr(train, "labels", None) is None:
+                raise ValueError(f"data: {self.variant} takes class labels, which these data have none of")
             arguments.setdefault("classes", int(train.labels.max()) + 1)
         if isinstance(train, Table) and "likelihood" not in arguments:
             arguments["likelihood"] = functools.partial(Columns, **train.settings())

@@ -48,8 +48,9 @@ class Batches:
     def epoch(self, seed: int) -> Iterator[Parts]:
         """One pass in an order that depends on ``seed`` alone: what belongs to each step, before its ``transform``.
 
-        That is one batch; or, where some of the data are labelled, some of those before a batch of the others. The
-        labelled come by again and again, with a weight that makes each count once in an epoch.
+        That is one batch; or, where some of the data are labelled, a batch of the more numerous kind, and before it
+        some of the others, which come by again and again with a weight that lets each count once in an epoch, on
+        average. A loader's batch is divided, with weights of 1.
         """
         return self._produce(seed)
 
@@ -70,7 +71,7 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
     as the labels of torchvision, is left out), or a mapping; a ``DataLoader`` yields batches of the same.
 
     Where the pair has sites of labels, a negative label is one that is missing: data with labels and data without
-    come in batches of their own, and each step of training sees some of both.
+    come in batches of their own. Each step of training sees some of both; of a loader, what its batch holds.
 
     The order of a ``DataLoader``, and random transforms in its workers, depend on the seed of the epoch alone, also
     where it or its sampler has a generator of its own, which is left as it was. Random transforms in workers that
@@ -103,40 +104,53 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{name}: sites of different lengths: {sizes}")
     size = next(iter(sizes.values()))
-    groups = _by_labels(variant, tensors)
-    main, main_names = groups[-1]
-    few, few_names = groups[0] if len(groups) > 1 else (main[:0], main_names)
-    steps = -(-len(main) // batch_size)
-    beside = min(len(few), max(-(-len(few) // steps), batch_size // 2))  # labelled data of a step
+    everything = torch.arange(size)
+    *others, (most, names) = _by_labels(variant, tensors, everything)
+    steps = -(-len(most) // batch_size)
+    # so many of the others to a step that each is used once in an epoch, or more often with a smaller weight
+    sizes_beside = [min(len(some), max(-(-len(some) // steps), batch_size // 2)) for some, _ in others]
 
     def taken(index: Tensor, names: Iterable[str]) -> Batch:
-        return variant.prepare({k: tensors[k][index] for k in names}, finite=False)
+        return variant.prepare({k: tensors[k][index.to(home)] for k in names}, finite=False)
 
     def produce(seed: int | None) -> Iterator[Parts]:
         if seed is None:
-            for members, names in groups:
-                yield from ([(1.0, taken(index, names))] for index in members.to(home).split(batch_size))
+            for part in everything.split(batch_size):
+                yield [(1.0, taken(*group)) for group in _by_labels(variant, tensors, part)]
             return
         generator = torch.Generator().manual_seed(derived(seed))
-        order = main[torch.randperm(len(main), generator=generator)].to(home).split(batch_size)
-        labelled = _over_and_over(few.to(home), beside, generator)
-        for index in order:
-            first = [(len(few) / (steps * beside), taken(next(labelled), few_names))] if beside else []
-            yield [*first, (1.0, taken(index, main_names))]
+        order = most[torch.randperm(len(most), generator=generator)].to(home)
+        beside = [
+            (_over_and_over(some, length, generator), len(some) / (steps * length), their_names)
+            for (some, their_names), length in zip(others, sizes_beside, strict=True)
+        ]
+        for index in order.split(batch_size):
+            parts = [(weight, taken(next(some), their_names)) for some, weight, their_names in beside]
+            yield [*parts, (1.0, taken(index, names))]
 
     return Batches(size, steps, produce, *([data.transform] if isinstance(data, Data) else []))
 
 
-def _by_labels(variant: Variant, batch: Mapping[str, Tensor]) -> list[tuple[Tensor, list[str]]]:
-    """Which data are labelled and which are not, and the sites of each: what is missing is left to the guide."""
-    size = len(next(iter(batch.values())))
-    known = torch.ones(size, dtype=torch.bool)
+Group = tuple[Tensor, list[str]]  # data that have the same labels, and their sites
+
+
+def _by_labels(variant: Variant, batch: Mapping[str, Tensor], members: Tensor) -> list[Group]:
+    """Some data by the labels that they have, the most numerous last; a missing label is no site of a datum."""
+    known = {}
     for name in variant.labels:
         if name in batch and batch[name].dim() == 1:
-            known &= (batch[name] >= 0).cpu()
-    others = [name for name in batch if name not in variant.labels]
-    groups = [(known.nonzero()[:, 0], list(batch)), ((~known).nonzero()[:, 0], others)]
-    return [(members, names) for members, names in groups if len(members)]
+            labels = batch[name][members.to(batch[name].device)]
+            if labels.is_floating_point() and labels.isnan().any():
+                raise ValueError(f"{name}: holds NaN, expected whole numbers, of which a negative one is missing")
+            known[name] = (labels >= 0).cpu()
+    groups = []
+    for pattern in itertools.product((True, False), repeat=len(known)):
+        alike = torch.ones(len(members), dtype=torch.bool)
+        for there, wanted in zip(known.values(), pattern, strict=True):
+            alike &= there == wanted
+        missing = {name for name, wanted in zip(known, pattern, strict=True) if not wanted}
+        groups.append((members[alike], [name for name in batch if name not in missing]))
+    return sorted((group for group in groups if len(group[0])), key=lambda group: len(group[0]))
 
 
 def _over_and_over(members: Tensor, length: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -144,7 +158,7 @@ def _over_and_over(members: Tensor, length: int, generator: torch.Generator) -> 
     rest = members[:0]
     while True:
         while len(rest) < length:
-            rest = torch.cat([rest, members[torch.randperm(len(members), generator=generator).to(members.device)]])
+            rest = torch.cat([rest, members[torch.randperm(len(members), generator=generator)]])
         yield rest[:length]
         rest = rest[length:]
 
@@ -154,7 +168,8 @@ def _apart(variant: Variant, batch: Batch) -> list[Batch]:
     if not any(name in batch for name in variant.labels):
         return [batch]
     tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
-    return [{k: tensors[k][members] for k in names} for members, names in _by_labels(variant, tensors)]
+    everything = torch.arange(len(next(iter(tensors.values()))))
+    return [{k: tensors[k][members] for k in names} for members, names in _by_labels(variant, tensors, everything)]
 
 
 def _fits(tensors: Iterable[Tensor], device: torch.device | None) -> bool:
@@ -217,7 +232,7 @@ def _named(variant: Variant | None, item: Any, name: str) -> dict[str, Any]:
 
 def _by_name(variant: Variant | None, data: Any) -> dict[str, Any]:
     if isinstance(data, Data):
-        return data.sites(None if variant is None else variant.given)
+        return data.sites() if variant is None else data.sites(variant.conditions, variant.labels)
     if variant is not None:
         return variant.by_name(data)
     return dict(data) if isinstance(data, Mapping) else {"x": data}
@@ -226,7 +241,8 @@ def _by_name(variant: Variant | None, data: Any) -> dict[str, Any]:
 def first(data: Any, n: int | None = None, variant: Variant | None = None) -> Batch:
     """The first n data, or all, by site: of whatever :func:`batches` takes, in its own order.
 
-    What has no name of its own is named by ``variant``, or is called x. Random draws (dynamic binarisation, random
+    What has no name of its own is named by ``variant``, or is called x; labels of which some are missing are left out,
+    as a pair takes all of a batch or none. Random draws (dynamic binarisation, random
     transforms, the order of a shuffling loader) are the same each time.
 
     >>> digits = pv.data.load("digits", binarise="dynamic")
@@ -237,9 +253,12 @@ def first(data: Any, n: int | None = None, variant: Variant | None = None) -> Ba
         data = DataLoader(data, batch_size=min(n or 256, 256))
     with seeded(0):
         if isinstance(data, DataLoader):
-            return _from_loader(data, n, variant)
-        batch = {k: v[:n] if np.ndim(v) else v for k, v in _by_name(variant, data).items()}
-        return data.transform(batch) if isinstance(data, Data) else batch
+            batch = _from_loader(data, n, variant)
+        else:
+            batch = {k: v[:n] if np.ndim(v) else v for k, v in _by_name(variant, data).items()}
+            batch = data.transform(batch) if isinstance(data, Data) else batch
+    labels = () if variant is None else variant.labels
+    return {k: v for k, v in batch.items() if k not in labels or bool((torch.as_tensor(v) >= 0).all())}
 
 
 def _from_loader(loader: DataLoader, n: int | None, variant: Variant | None) -> Batch:

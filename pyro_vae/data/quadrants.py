@@ -60,9 +60,9 @@ class Quadrants(Data):
         """The shape of c."""
         return (len(self._given),)
 
-    def sites(self, given: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def sites(self, conditions: Sequence[str] | None = None, labels: Sequence[str] = ()) -> dict[str, Tensor]:
         """The images, which :meth:`transform` takes apart."""
-        if given is not None and not given:
+        if conditions is not None and not conditions:
             raise ValueError("quadrants: the pair has no condition for the part that is given; use pv.cvae")
         return {"x": self.x}
 

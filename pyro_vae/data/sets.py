@@ -66,12 +66,13 @@ class Data(Mapping[str, Tensor]):
         shape = tuple(self.x.shape)
         return f"Data(x={shape}, labels={self.labels is not None}, dynamic={self.dynamic}{scaled})"
 
-    def sites(self, given: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """By site: x, and the labels, where there are any, for the first of the sites that are ``given``.
+    def sites(self, conditions: Sequence[str] | None = None, labels: Sequence[str] = ()) -> dict[str, Tensor]:
+        """By site: x, and the labels, where there are any, for the first of a pair's sites of labels or conditions.
 
-        These are the conditions and labels of a pair, None where no pair asks; a label of -1 is one that is missing.
+        ``conditions`` are None where no pair asks. A label of -1 is one that is missing.
         """
-        return {"x": self.x} | ({} if self.labels is None else dict.fromkeys((given or ())[:1], self.labels))
+        wanted = [*labels, *(conditions or ())][:1]
+        return {"x": self.x} | ({} if self.labels is None else dict.fromkeys(wanted, self.labels))
 
     def transform(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """What is done to a batch when it is used: division, dynamic binarisation, or nothing."""

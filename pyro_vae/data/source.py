@@ -109,6 +109,8 @@ def load(
     given = {"binarise": binarise, "divide_by": divide_by, "size": size, "columns": columns}
     given |= {"grey": grey or None, "missing": missing or None, "download": download or None}
     given |= {"quadrants": quadrants, "labelled": labelled}
+    if quadrants is not None and labelled is not None:
+        raise ValueError("quadrants, labelled: expected one of them; a part of the image is the condition, no label")
     for option, value in given.items():
         if value is not None and kind not in TAKEN[option]:
             raise ValueError(f"{option}: for {' or '.join(TAKEN[option])}, found {kind}")

@@ -77,6 +77,20 @@ class Table(Data):
             "std": [s if kind == "real" else 1.0 for kind, s in zip(kinds.values(), fitted["std"], strict=True)],
         }
 
+    def fill(self) -> list[float]:
+        """What a guide reads in place of missing cells: the mean of those in this part, -1 for categories.
+
+        So a missing category is none of them, of zeros in one-hot features. For
+        ``pv.infer.observed(fill=train.fill(), x=torch.isfinite)``; take it from the training part.
+
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"a": [0.5, 1.5, None], "b": [False, None, True], "c": ["x", "y", "z"]})
+        >>> pv.data.load(frame, "all", missing=True).fill()
+        [1.0, 0.5, -1.0]
+        """
+        means = zip(self.columns.values(), self.moments()["mean"], strict=True)
+        return [-1.0 if column.kind == "categorical" else mean for column, mean in means]
+
 
 def frame(x: Any, schema: Mapping[str, Any]) -> Any:
     """Rows x (n, columns) as a pandas DataFrame, by the :meth:`Table.schema` of a table; NaN is a missing value.

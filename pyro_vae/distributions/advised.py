@@ -20,7 +20,7 @@ class Advised:
     advice: str
 
     def _validate_sample(self, value: Tensor) -> None:
-        checks.support(self, value)
+        checks.support(self, value, "a site")
         super()._validate_sample(value)  # type: ignore[misc]  # the shapes
 
 
@@ -69,7 +69,8 @@ class ClassLabel(Advised, dist.Categorical):
 
     advice = (
         "Class labels are the whole numbers 0 to classes - 1: number the classes from 0 "
-        "(torch.unique(labels, return_inverse=True)), or raise classes"
+        "(torch.unique(labels, return_inverse=True)), or raise classes; a negative one is missing, which pv.m2 can do "
+        "without"
     )
 
 
@@ -81,6 +82,8 @@ class NoDensity(dist.ImproperUniform):
     >>> NoDensity((3,)).log_prob(torch.randn(5, 3))
     tensor([0., 0., 0., 0., 0.])
     """
+
+    advice = "A condition holds finite numbers: drop or fill in the missing values"
 
     def __init__(self, shape: Sequence[int], batch_shape: Sequence[int] = ()) -> None:
         real = constraints.independent(constraints.real, len(shape))

@@ -87,7 +87,7 @@ class Row(Advised, TorchDistribution):
         return new
 
     def inside(self) -> Tensor:
-        """A row that the columns can explain."""
+        """A row that the columns can explain, of the dtype and device of their parameters."""
         cells = [families.inside(part) for _, part in self.parts]
         shapes = [torch.broadcast_shapes(cell.shape, (len(p),)) for cell, (p, _) in zip(cells, self.parts, strict=True)]
         batch = torch.broadcast_shapes(*(shape[:-1] for shape in shapes))

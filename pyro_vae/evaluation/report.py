@@ -134,7 +134,8 @@ def evaluate(
 
     rate = E_n KL(q(z | x_n) || p(z)) = I + KL(q(z) || p(z)),   q(z) = (1/N) sum_n q(z | x_n)
 
-    The bare pair on a data set, whatever it was trained under. ``standard_error`` is that of the mean of the
+    The bare pair on a data set, whatever it was trained under; of a pair with conditions c the bounds are on
+    log p(x | c), of data with labels c on log p(x, c). ``standard_error`` is that of the mean of the
     estimates of log p(x) over the data (NaN for one datum); ``effective_sample_size`` lies between 1 and K
     and tells how well q covers the posterior; a unit is active where Var_x(E_q[u]) > 0.01. The mutual
     information I of the N data and their codes is at most log N, and says no more where it is near it.
@@ -167,7 +168,7 @@ def evaluate(
     totals = Totals(particles)
     log_likelihood, ess = [], []
     means: dict[str, list[Tensor]] = {}
-    hidden = 0
+    observed = hidden = 0
     feed = batches(variant, data, batch_size, variant.device)
     hits = labelled = 0
     with seeded(seed), pyro.validation_enabled():
@@ -187,14 +188,15 @@ def evaluate(
             for name, average in averages.items():
                 means.setdefault(name, []).append(average)
             for label in set(variant.labels) & set(batch):
-                found = variant.classify({k: v for k, v in batch.items() if k != label}, rows=rows).argmax(-1)
+                found = variant.classify(batch, site=label, rows=rows).argmax(-1)
                 hits, labelled = hits + int((found == batch[label]).sum()), labelled + len(found)
+            few = {name: value[:2] for name, value in batch.items()}
+            with variant._at_rest(seed):
+                numbers = tracing.dimensions(variant.model, variant.guide, few, variant.conditions)
+            observed += numbers * len(moments.total)
             log_likelihood.append(moments.log_likelihood)
             ess.append(moments.effective_sample_size)
-    few = {name: value[:2] for name, value in batch.items()}
-    with variant._at_rest(seed):
-        dimensions = tracing.dimensions(variant.model, variant.guide, few, variant.conditions)
-    if hidden and hidden == dimensions * len(torch.cat(log_likelihood)):
+    if hidden and hidden == observed:
         raise ValueError("data: every entry is hidden; expected masks that are True where data are observed")
     information = mutual_information(variant, feed, particles, draws, rows, seed)
     bound = torch.cat(log_likelihood)
@@ -211,7 +213,7 @@ def evaluate(
         units={name: c.shape[1] for name, c in codes.items()},
         particles=particles,
         data=size,
-        dimensions=dimensions - hidden / size if hidden else dimensions,
+        dimensions=(observed - hidden) / size,
         mutual_information=information.nats,
         mutual_information_error=information.error,
         draws=information.draws,

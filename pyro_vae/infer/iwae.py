@@ -20,7 +20,8 @@ class IWAE(RenyiELBO):
 
     Raises:
         ValueError: for fewer than two particles; where a latent site stands outside the data plate, since
-            one weight per datum then does not exist.
+            one weight per datum then does not exist; where the guide draws from a distribution without
+            reparameterised gradients.
 
     Source: Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519.
 
@@ -39,4 +40,9 @@ class IWAE(RenyiELBO):
         for name, site in latent_sites(guide_trace).items():
             if not is_local(site):
                 raise ValueError(f"IWAE: the site {name!r} stands outside the data plate and has no weight per datum")
+            if not site["fn"].has_rsample:
+                raise ValueError(
+                    f"IWAE: the site {name!r} has no reparameterised gradient, and its own would be lost; use "
+                    "pyro.infer.TraceEnum_ELBO"
+                )
         return model_trace, guide_trace

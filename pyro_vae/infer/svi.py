@@ -71,21 +71,23 @@ class SVI:
         return self._gradients([(1.0, batch)])
 
     def _gradients(self, parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> float:
-        """Those of the batches together; a weight counts for its own batch and all before it."""
+        """Those of the batches together, each by its weight."""
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
         loss = size = 0.0
         for weight, batch in parts:
+            self._scale_gradients(1 / weight)  # what is there already keeps the weight that it has
             with self._adopting():
-                loss += self.loss.loss_and_grads(self.model, self.guide, **batch)
-            size += len(next(iter(batch.values())))
-            if weight != 1:
-                loss, size = weight * loss, weight * size
-                torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], weight)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if gradients:
-            torch._foreach_div_(gradients, size)
+                loss += weight * self.loss.loss_and_grads(self.model, self.guide, **batch)
+            self._scale_gradients(weight)
+            size += weight * len(next(iter(batch.values())))
+        self._scale_gradients(1 / size)
         return loss
+
+    def _scale_gradients(self, by: float) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if gradients and by != 1:
+            torch._foreach_mul_(gradients, by)
 
     @contextmanager
     def _adopting(self) -> Iterator[None]:
@@ -125,7 +127,7 @@ class SVI:
     def step_together(self, parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> float:
         """One step on several batches of different sites, such as data with labels and data without.
 
-        Each comes with the weight of its own data and of those before it; returns the weighted sum of the losses.
+        Each comes with the weight of its data, greater than 0; returns the weighted sum of the losses.
         """
         loss = self._gradients(parts)
         if not math.isfinite(loss):

@@ -16,7 +16,8 @@ class FlattenBatch(nn.Module):
     expect exactly one. What comes out is arranged as ``outside``.
 
     Of several inputs the batches are broadcast against each other: a code with a dimension of particles more
-    meets a condition without. An input of shape () is a class label and reaches the net as an integer.
+    meets a condition without. An input of shape () is a class label and reaches the net as an integer, any other as
+    floats.
 
     Shapes: (\*batch, \*inside) -> (\*batch, \*outside).
 
@@ -53,8 +54,15 @@ class FlattenBatch(nn.Module):
             x.expand(*batch, *dims).reshape(math.prod(batch), *dims)
             for x, dims in zip(inputs, self.inside, strict=True)
         ]
-        y = self.net(*(x if dims else x.long() for x, dims in zip(flat, self.inside, strict=True)))
+        y = self.net(*(self._read(x) if dims else x.long() for x, dims in zip(flat, self.inside, strict=True)))
         return y.reshape(*batch, *self.outside)
+
+    def _read(self, x: Tensor) -> Tensor:
+        """Whole numbers and truth values, such as attributes, as the net's own numbers."""
+        if x.is_floating_point():
+            return x
+        own = (p.dtype for p in self.net.parameters() if p.is_floating_point())
+        return x.to(next(own, torch.get_default_dtype()))
 
 
 def _batch(x: Tensor, inside: tuple[int, ...]) -> torch.Size:

@@ -69,14 +69,16 @@ def fit(
 
     Args:
         variant: the pair; it is trained in place.
-        train: an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``.
+        train: an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``. Negative labels
+            are missing; each step then sees data with labels and data without.
         validation: the same. Its ELBO is measured after each epoch, and the weights of the best epoch are
             those that stay.
         epochs: how often to go through the data.
         batch_size: how many data to a step (a ``DataLoader`` has its own batches).
         lr: Adam's step size, 1e-3 where nothing is said.
         objective: a :class:`pyro.infer.ELBO` (:class:`pyro_vae.FreeBits`, :class:`pyro_vae.infer.IWAE`,
-            particles, ...), or a stepper, which brings its own optimiser.
+            particles, ...), or a stepper, which brings its own optimiser. By default ``Trace_ELBO``, or for a pair
+            with labels ``TraceEnum_ELBO``, which sums over those that are missing.
         temper: weight of the KL while training, on top of the variant's own: :class:`pyro_vae.temper`, or
             what it takes, such as ``pv.infer.WarmUp(epochs=10)``.
         lr_schedule: ``optimizer -> torch LRScheduler``, stepped after each epoch; one that waits for a plateau
@@ -178,7 +180,7 @@ def _stepper(
         clip = None if clip is None else checks.real("clip", clip, above=0)
         optim = partial(torch.optim.Adam, lr=lr, fused=True)
         if objective is None and variant.labels:  # those that are missing are summed over
-            objective = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+            objective = TraceEnum_ELBO(strict_enumeration_warning=False)
         return SVI(*variant.trained(handler), optim, objective, clip=clip), tempers
     if not isinstance(objective, Stepper):
         raise TypeError(
@@ -218,28 +220,43 @@ def _check_schedules(tempers: list[Temper], epochs: int) -> None:
 def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None:
     """One loss in the ordinary, validated way, and a look at all the data that are in memory."""
     variant.eval()
-    seen: list[set[str]] = []  # data with labels have a site more than others
+    seen: dict[frozenset[str], dict[str, tracing.Site]] = {}  # data with labels have a site more than others
     computed = False
     for batch in data.fixed():
-        new = set(batch) not in seen
+        kind = frozenset(batch)
+        new = kind not in seen
         if new or computed:
-            given = _observed(variant, stepper, batch, name)
+            seen[kind] = _observed(variant, stepper, batch, name)
+        given = seen[kind]
         if new:
             # a story may observe a function of its argument, which only the program can compute
-            computed = any(not torch.equal(message["value"], batch[site]) for site, message in given.items())
+            computed = any(_computes(message, batch[site]) for site, message in given.items())
         with checks.plainly(f"{name}: "):
             for site, message in given.items():
-                checks.support(message["fn"], message["value"] if computed else batch[site], site)
+                value = message["value"] if new or computed else _unhidden(message, batch[site])
+                checks.support(message["fn"], value, site)
                 tracing.check_shape(site, message)
         if new:
             variant.prepare({k: v[:1] for k, v in batch.items()}, finite=False)  # a mask of all data ends here
-            seen.append(set(batch))
             with pyro.validation_enabled(), checks.plainly(f"{name}: "):
                 list(variant.terms(**batch))
                 stepper.evaluate_loss(**batch)
-        if data.streams:
+        elif data.streams:  # the rest is looked at when it comes by
             break
     variant.train()
+
+
+def _computes(message: tracing.Site, value: Tensor) -> bool:
+    """Whether a site observes anything but the data, as far as these are there to tell."""
+    found, hidden = message["value"], message["infer"].get("hidden")
+    if hidden is None or found.shape != value.shape:
+        return not torch.equal(found, value)
+    return bool(hidden.all()) or not torch.equal(found[~hidden], value[~hidden])
+
+
+def _unhidden(message: tracing.Site, value: Tensor) -> Tensor:
+    """Data of a site with those of a datum that was checked before in place of what is hidden, which is NaN."""
+    return value if "hidden" not in message["infer"] else torch.where(value.isnan(), message["value"][:1], value)
 
 
 def _observed(variant: Variant, stepper: Stepper, batch: dict[str, Any], name: str) -> dict[str, tracing.Site]:
@@ -249,10 +266,7 @@ def _observed(variant: Variant, stepper: Stepper, batch: dict[str, Any], name: s
     with torch.no_grad(), scope(), pyro.validation_enabled(False), checks.plainly(f"{name}: "):
         variant.check_batch(batch, model=variant.model, guide=variant.guide)
         _, trace = tracing.paired(variant.model, variant.guide, batch)
-    observed = {n: s for n, s in tracing.sites(trace).items() if s["is_observed"]}
-    for site in batch:
-        if site not in observed and site not in variant.conditions:
-            raise ValueError(f"{name}: {site}: the model observes no site of that name; it observes {sorted(observed)}")
+        observed = tracing.observed_sites(trace, [site for site in batch if site not in variant.conditions])
     return {n: s for n, s in observed.items() if n in batch}
 
 
@@ -281,10 +295,15 @@ def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temp
 
 
 def _step(stepper: Stepper, parts: list[tuple[float, dict[str, Any]]]) -> float:
-    """One step on all that belongs to it; a stepper that takes one batch at a time takes as many."""
+    """One step on all that belongs to it; a stepper of another kind takes one batch after the other."""
     if len(parts) > 1 and isinstance(stepper, SVI):
         return stepper.step_together(parts)
-    return sum(weight * stepper.step(**batch) for weight, batch in parts)
+    if any(weight != 1 for weight, _ in parts):
+        raise ValueError(
+            f"objective: {type(stepper).__name__} takes one batch at a time and cannot weigh data with labels against "
+            "data without; use pv.infer.SVI, or a DataLoader, whose batches count as they are"
+        )
+    return sum(stepper.step(**batch) for _, batch in parts)
 
 
 def _weights(tempers: list[Temper]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyro_vae import saving, storage
+from pyro_vae import saving, storage, tracing
 from pyro_vae.data import Batches
 from pyro_vae.data.feed import derived
 from pyro_vae.infer import temper
@@ -40,7 +40,16 @@ def settings(
         step = next(iter(part.epoch(derived(seed))))
         first = {f"{site}{i or ''}": value for i, (_, batch) in enumerate(step) for site, value in batch.items()}
         words[name] = f"{part.size} data in {part.steps} batches, such as {storage.digest(first)[:16]}"
+        if name == "train":
+            words |= _fills(step[-1][1])
     return words
+
+
+def _fills(batch: Mapping[str, Any]) -> dict[str, str]:
+    """What the guide reads in place of what is hidden, where a handler around the run says that anything may be."""
+    absent = {site: torch.full_like(v[:1], torch.nan) for site, v in batch.items() if v.is_floating_point()}
+    read = {site: v for site, v in tracing.filled(absent).items() if not v.isnan().any()}
+    return {f"fill of {site}": f"{v.mean():g} on average, {storage.digest({site: v})[:16]}" for site, v in read.items()}
 
 
 def _pair(variant: Variant) -> str:
