@@ -101,7 +101,7 @@ CASES = {
     "data_shape float": (lambda: pv.vae((1, 2.5)), r"data_shape\[1\].*found 2.5"),
     "nets given twice": (
         lambda: pv.vae(4, latent=2, encoder=nn.Linear(4, 4), decoder=nn.Linear(2, 4), hidden=(3,)),
-        "net, hidden: encoder and decoder are both given",
+        "net, hidden: encoder and decoder are given",
     ),
     "latent zero": (lambda: pv.vae(4, latent=0), "latent: expected a whole number of at least 1, found 0"),
     "latent float": (lambda: pv.vae(4, latent=2.0), "latent: .*found 2.0"),

@@ -48,7 +48,8 @@ MAY_IMPORT = {
     "variant": HELPERS,
     **dict.fromkeys(["infer", "data"], PAIRS),
     **dict.fromkeys(["train", "evaluation"], LEARNING),
-    "recipes": PAIRS | ROLES | {*STORIES, "infer"},
+    "building": PARTS | ROLES,
+    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building"},
     "comparison": LEARNING | {"train", "evaluation", "recipes"},
 }
 TOP = {"plot", "cli", "__main__", "demo"}  # everything meets here, and only these draw

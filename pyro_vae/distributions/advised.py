@@ -18,9 +18,10 @@ class Advised:
     """
 
     advice: str
+    what = "x"  # by which its values are known where no site is
 
     def _validate_sample(self, value: Tensor) -> None:
-        checks.support(self, value, "a site")
+        checks.support(self, value, self.what)
         super()._validate_sample(value)  # type: ignore[misc]  # the shapes
 
 
@@ -67,6 +68,7 @@ class NumberedCategorical(Advised, dist.Categorical):
 class ClassLabel(Advised, dist.Categorical):
     """Categorical over class labels, whose error tells how to number them."""
 
+    what = "labels"
     advice = (
         "Class labels are the whole numbers 0 to classes - 1: number the classes from 0 "
         "(torch.unique(labels, return_inverse=True)), or raise classes; a negative one is missing, which pv.m2 can do "

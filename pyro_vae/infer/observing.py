@@ -26,9 +26,8 @@ class observed(Messenger):  # named as Pyro names its handlers
     - Around one program, ``observed(x=mask)(model)``, ``observed(x=mask)(guide)``. The pair's own checks and metrics
       know nothing of such a mask.
 
-    A guide finds ``fill`` in place of what is hidden. Nothing else depends on the values that stand there. Of one
-    that was trained so, q(z | x_o) is as good as training made it, and imputation by few particles is an
-    approximation; it becomes exact as their number grows.
+    A guide finds ``fill`` in place of what is hidden. Nothing else depends on the values that stand there. As the
+    guide is an approximation of p(z | x_o), so is imputation by few particles; it becomes exact as they grow in number.
 
     Args:
         fill: a number, or numbers that broadcast to data_shape, such as the mean of the data, ``x.nanmean(0)``; of a
@@ -157,12 +156,13 @@ class observed(Messenger):  # named as Pyro names its handlers
         return ~_fitting(name, _boolean(name, mask(value)), value) | torch.isnan(value)
 
     def _filled(self, name: str, value: Tensor, hidden: Tensor) -> Tensor:
-        lost = self.fill[self.fill.to(value.dtype).to(self.fill) != self.fill]
-        if not value.is_floating_point() and lost.numel():
-            raise ValueError(
-                f"observed: fill: expected what {name}, of {value.dtype}, can hold, found {lost[0]:g}; pass "
-                f"{name}.float(), or another fill"
-            )
+        if not value.is_floating_point():
+            lost = self.fill[self.fill.to(value.dtype).to(self.fill) != self.fill]
+            if lost.numel():
+                raise ValueError(
+                    f"observed: fill: expected what {name}, of {value.dtype}, can hold, found {lost[0]:g}; pass "
+                    f"{name}.float(), or another fill"
+                )
         fill, datum = self.fill.to(value), value.shape[1:]
         if fill.dim() > len(datum) or any(n not in (1, m) for n, m in zip(fill.shape[::-1], datum[::-1], strict=False)):
             raise ValueError(

@@ -116,6 +116,8 @@ def fit(
     nn.Module.to(variant, place)
     data = batches(variant, train, batch_size, place, "train")
     held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
+    if objective is None and variant.labels:  # those that are missing are summed over
+        objective = TraceEnum_ELBO(max_plate_nesting=_nesting(variant, data), strict_enumeration_warning=False)
     stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule)
     _check_schedules(tempers, epochs)
     run = Run(variant, seed, str(place or "as the data"))
@@ -166,6 +168,14 @@ def _device(device: str | torch.device, variant: Variant) -> torch.device | None
     return found
 
 
+def _nesting(variant: Variant, data: Batches) -> int:
+    """How many dimensions the plates of a pair take."""
+    batch = next(data.fixed())
+    with variant._at_rest(0), pyro.validation_enabled(False), checks.plainly("train: "):
+        variant.check_batch(batch, model=variant.model, guide=variant.guide)
+        return tracing.plate_nesting(*tracing.paired(variant.model, variant.guide, batch))
+
+
 def _stepper(
     variant: Variant, objective: Any, temper: Any, lr: float | None, clip: float | None, lr_schedule: Any
 ) -> tuple[Stepper, list[Temper]]:
@@ -179,8 +189,6 @@ def _stepper(
         lr = checks.real("lr", 1e-3 if lr is None else lr, above=0)
         clip = None if clip is None else checks.real("clip", clip, above=0)
         optim = partial(torch.optim.Adam, lr=lr, fused=True)
-        if objective is None and variant.labels:  # those that are missing are summed over
-            objective = TraceEnum_ELBO(strict_enumeration_warning=False)
         return SVI(*variant.trained(handler), optim, objective, clip=clip), tempers
     if not isinstance(objective, Stepper):
         raise TypeError(
@@ -220,17 +228,18 @@ def _check_schedules(tempers: list[Temper], epochs: int) -> None:
 def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None:
     """One loss in the ordinary, validated way, and a look at all the data that are in memory."""
     variant.eval()
-    seen: dict[frozenset[str], dict[str, tracing.Site]] = {}  # data with labels have a site more than others
-    computed = False
+    # data with labels have a site more than others
+    seen: dict[frozenset[str], tuple[dict[str, tracing.Site], bool]] = {}
     for batch in data.fixed():
         kind = frozenset(batch)
         new = kind not in seen
-        if new or computed:
-            seen[kind] = _observed(variant, stepper, batch, name)
-        given = seen[kind]
+        given, computed = seen.get(kind, ({}, True))
+        if computed:
+            given = _observed(variant, stepper, batch, name)
         if new:
             # a story may observe a function of its argument, which only the program can compute
             computed = any(_computes(message, batch[site]) for site, message in given.items())
+        seen[kind] = given, computed
         with checks.plainly(f"{name}: "):
             for site, message in given.items():
                 value = message["value"] if new or computed else _unhidden(message, batch[site])

@@ -1,0 +1,140 @@
+"""What recipes have in common: networks that suit the data, the prior and the likelihood, and the parts around them."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from pyro_vae import checks, likelihoods
+from pyro_vae.nets import MLP, Conv, GatedMLP, Joined, OneHot
+from pyro_vae.nets.features import Features
+from pyro_vae.nets.joined import joint
+from pyro_vae.posteriors import Classifier, DiagonalNormal
+from pyro_vae.priors import Classes, Given
+
+Net = Callable[..., nn.Module]
+Part = Features | tuple[int, ...]  # what a net reads: by its features, or by its shape where it is taken as it is
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition: its density, the shape of its values, () of a label, and how nets read it."""
+
+    density: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    read: Callable[[], Part]
+
+
+def label(classes: int) -> Condition:
+    """A class label, uniform over its classes."""
+    return Condition(partial(Classes, classes), (), partial(OneHot, (), classes))
+
+
+def vector(shape: Sequence[int] | int) -> Condition:
+    """A vector, or anything else with a shape, without a density."""
+    shape = checks.shape("condition_shape", shape)
+    return Condition(partial(Given, shape), shape, lambda: shape)
+
+
+class PairParts:
+    """The parts that recipes have in common, built from the arguments that they share."""
+
+    def __init__(
+        self,
+        data_shape: Sequence[int] | int,
+        latent: int,
+        likelihood: Callable[..., Any],
+        net: Net | None,
+        hidden: Sequence[int] | None,
+    ) -> None:
+        self.data_shape = checks.shape("data_shape", data_shape)
+        self.latent = checks.positive_int("latent", latent)
+        checks.built_by("likelihood", likelihood)
+        if net is not None:
+            checks.built_by("net", net)
+        self._likelihood, self._net = likelihood, net
+        self._hidden = None if hidden is None else checks.shape("hidden", hidden)
+        self._used = False
+
+    def check_used(self) -> None:
+        """Raise where what was said of the networks has built none."""
+        if not self._used and (self._net is not None or self._hidden is not None):
+            raise ValueError("net, hidden: encoder and decoder are given, so that no net is built")
+
+    def posterior(self, encoder: nn.Module | None, *given: Condition) -> nn.Module:
+        """q(z | x, given), of an encoder of the user's or of a built one."""
+        if encoder is None:
+            parts = [self._data(), *(c.read() for c in given)]
+            encoder = self._reading(parts, (2 * self.latent,), self.data_shape)
+        return DiagonalNormal(encoder, [self.data_shape, *(c.shape for c in given)], self.latent)
+
+    def classifier(self, classifier: nn.Module | None, classes: int) -> nn.Module:
+        """q(c | x)."""
+        classifier = classifier or self._reading([self._data()], (classes,), self.data_shape)
+        return Classifier(classifier, self.data_shape, classes)
+
+    def likelihood(self, decoder: nn.Module | None, *given: Condition) -> nn.Module:
+        """p(x | z, given)."""
+        code = (self.latent,)
+        if decoder is None:
+            outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
+            parts = [code, *(c.read() for c in given)]
+            inside = joint(parts, image=False)
+            built = self._built(self._suited(self.data_shape), inside, outside, outwards=True)
+            decoder = Joined(built, parts) if given else built
+        latent = [code, *(c.shape for c in given)] if given else self.latent
+        return self._likelihood(decoder, latent, self.data_shape)
+
+    def prior(self, prior: Callable[..., nn.Module], given: Condition) -> nn.Module:
+        """p(z | given), its net built where it takes one."""
+        checks.built_by("prior", prior)
+        if "net" not in inspect.signature(prior).parameters:
+            return prior(self.latent)
+        part, outside = given.read(), (2 * self.latent,)
+        if len(given.shape) == 3:
+            net = self._reading([part], outside, given.shape)
+        elif given.shape:
+            build = self._net if self._net is not None and _flattens(self._net) else MLP
+            net = self._built(build, joint([part], image=False), outside)
+        else:  # of a label, a table
+            net = Joined(MLP(joint([part], image=False), outside, hidden=()), [part])
+        return prior(self.latent, net, given.shape)
+
+    def _data(self) -> Part:
+        """How a net reads the data: as they are, or as their likelihood lets them be read."""
+        return likelihoods.features(self._likelihood, self.data_shape) or self.data_shape
+
+    def _reading(self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...]) -> nn.Module:
+        """A net that reads ``data``, the first of the parts, and conditions beside them."""
+        build = self._suited(data)
+        first = parts[0]
+        shape = first.outside if isinstance(first, Features) else first
+        if len(parts) == 1:
+            built = self._built(build, shape, outside)
+            return nn.Sequential(first, built) if isinstance(first, Features) else built
+        image = len(shape) == 3 and not _flattens(build)
+        return Joined(self._built(build, joint(parts, image=image), outside), parts, image=image)
+
+    def _suited(self, data: tuple[int, ...]) -> Net:
+        large = len(data) == 3 and math.prod(data) > 1024 and min(data[1:]) >= 8
+        return self._net or (Conv if large else MLP)
+
+    def _built(
+        self, build: Net, inside: tuple[int, ...], outside: tuple[int, ...], outwards: bool = False
+    ) -> nn.Module:
+        """A net from ``inside`` to ``outside``; ``hidden`` is told from the data inwards."""
+        self._used = True
+        if self._hidden is None:
+            return build(inside, outside)
+        # a convolution counts from the image in both directions
+        return build(inside, outside, hidden=self._hidden[::-1] if outwards and build is not Conv else self._hidden)
+
+
+def _flattens(build: Net) -> bool:
+    """Whether a net lays an image out as a vector before anything else."""
+    built = build.func if isinstance(build, partial) else build
+    return inspect.isclass(built) and issubclass(built, MLP | GatedMLP)
