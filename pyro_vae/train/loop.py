@@ -171,7 +171,7 @@ def _device(device: str | torch.device, variant: Variant) -> torch.device | None
 def _nesting(variant: Variant, data: Batches) -> int:
     """How many dimensions the plates of a pair take."""
     batch = next(data.fixed())
-    with variant._at_rest(0), pyro.validation_enabled(False), checks.plainly("train: "):
+    with variant.training_scope(), variant._at_rest(0), pyro.validation_enabled(False), checks.plainly("train: "):
         variant.check_batch(batch, model=variant.model, guide=variant.guide)
         return tracing.plate_nesting(*tracing.paired(variant.model, variant.guide, batch))
 
