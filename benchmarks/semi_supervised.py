@@ -12,8 +12,8 @@ affine maps of the labelled images whenever they are used, and the order of thin
 
 In 2 and 3 each step sees 200 images without labels and 100 with, weighted so that the objective is the mean over all
 images of the ELBO and of weight log q(c | x), weight = images / labels: the paper's alpha is the number of images, ten
-times what it has. The last epoch counts; no other label is looked at. What
-the classifier reaches without unlabelled images, with as many steps, is printed with --alone.
+times what it has. The last epoch counts; no other label is looked at. What the classifier reaches without unlabelled
+images, with as many steps, is printed with --alone.
 
     python benchmarks/semi_supervised.py --root data            (add --download to fetch MNIST)
 """

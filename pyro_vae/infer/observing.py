@@ -23,6 +23,7 @@ class observed(Messenger):  # named as Pyro names its handlers
     - As a context around anything that takes a pair, ``pv.fit``, ``pv.evaluate``, ``pair.elbo``, ``SVI(*pair, ...)``.
       Hidden entries that are NaN in the data, with ``observed(x=torch.isfinite)``, stay with their data wherever
       these are shuffled or divided; a mask of single data serves the verbs of a pair and loops of your own.
+      Bare programs in a context read data as they are, hidden entries too: wrap the guide, or take ``*pair``.
     - Around one program, ``observed(x=mask)(model)``, ``observed(x=mask)(guide)``. The pair's own checks and metrics
       know nothing of such a mask.
 
