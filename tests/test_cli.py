@@ -329,6 +329,11 @@ TRAIN = {
     "bad setting": (["train", "--likelihood", "Normal:scale=0"], "scale: expected a finite number greater than 0"),
     "unknown prior": (["train", "cvae", "--prior", "Given"], "prior: unknown 'Given', expected one of Cond"),
     "labels that do not divide": (["train", "m2", "--labelled", "33"], "labelled: expected a multiple of the number"),
+    "labels for a variant without": (["train", "--labelled", "100"], "labelled: vae takes no labels; m2 does"),
+    "a table without labels": (
+        ["train", "m2", "--data", "people.csv"],
+        "data: m2 takes class labels, which these",
+    ),
     "too many quadrants": (["train", "cvae", "--quadrants", "4"], "given: expected 1 to 3 quadrants"),
     "quadrants of no condition": (["train", "--quadrants", "1"], "quadrants: the pair has no condition"),
     "classes and a shape": (

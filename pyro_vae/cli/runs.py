@@ -129,6 +129,8 @@ class Plan:
         """The arguments of the recipe, its likelihood in the units of the data where that was asked for."""
         arguments = {name: made(name, value) for name, value in self.pair.items()}
         takes = inspect.signature(RECIPES[self.variant]).parameters
+        if "labelled" in self.data and "classes" not in takes:
+            raise ValueError(f"labelled: {self.variant} takes no labels; m2 does")
         if isinstance(train, Quadrants) and "condition_shape" in takes:
             arguments["condition_shape"] = train.condition_shape
         elif "classes" in takes and "condition_shape" not in arguments:
