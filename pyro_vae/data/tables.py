@@ -217,7 +217,7 @@ def _read(path: Path, kinds: Mapping[str, Any]) -> Any:
             numbers = pd.to_numeric(there, errors="coerce")
             rows[name] = numbers.reindex(rows.index) if (numbers.astype(str) == there).all() else rows[name]
         elif name in whole:
-            padded = words[name][words[name].str.fullmatch(r"0\d+")]
+            padded = words[name][words[name].str.fullmatch(r"0\d+", na=False)]
             if len(padded):
                 raise ValueError(
                     f"{path}: {_named(name)}: {padded.iloc[0]!r} begins with 0, as names do and numbers do not; say "
