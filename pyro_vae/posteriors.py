@@ -22,6 +22,12 @@ def bounded_scale(s: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
     return torch.exp(bounded(s, bound))
 
 
+def diagonal_normal(parameters: Tensor) -> dist.Distribution:
+    r"""N(loc, diag scale^2),   scale = exp(7 tanh(s / 7)), of a network's (\*batch, 2, latent): loc first, then s."""
+    loc, s = parameters.unbind(-2)
+    return dist.Normal(loc, bounded_scale(s)).to_event(1)
+
+
 class DiagonalNormal(nn.Module):
     r"""q(z | x) = N(z; loc(x), diag scale(x)^2),   scale(x) = exp(7 tanh(s(x) / 7))
 
@@ -55,8 +61,7 @@ class DiagonalNormal(nn.Module):
 
     def forward(self, *x: Tensor) -> dist.Distribution:
         """The distribution of the code of each datum."""
-        loc, s = self.encoder(*x).unbind(-2)
-        return dist.Normal(loc, bounded_scale(s)).to_event(1)
+        return diagonal_normal(self.encoder(*x))
 
 
 class Classifier(nn.Module):

@@ -81,12 +81,16 @@ class SVI:
                 loss += weight * self.loss.loss_and_grads(self.model, self.guide, **batch)
             self._scale_gradients(weight)
             size += weight * len(next(iter(batch.values())))
-        self._scale_gradients(1 / size)
+        gradients = self._present()
+        if gradients:
+            torch._foreach_div_(gradients, size)
         return loss
 
+    def _present(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
+
     def _scale_gradients(self, by: float) -> None:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if gradients and by != 1:
+        if by != 1 and (gradients := self._present()):  # an ordinary step has one batch, of weight 1
             torch._foreach_mul_(gradients, by)
 
     @contextmanager

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae import checks, distributions
 from pyro_vae.nets import FlattenBatch
-from pyro_vae.posteriors import bounded_scale
+from pyro_vae.posteriors import diagonal_normal
 
 
 class Classes(nn.Module):
@@ -89,5 +89,4 @@ class Conditional(nn.Module):
 
     def forward(self, *c: Tensor) -> dist.Distribution:
         """The distribution of the code under each condition."""
-        loc, s = self.net(*c).unbind(-2)
-        return dist.Normal(loc, bounded_scale(s)).to_event(1)
+        return diagonal_normal(self.net(*c))
