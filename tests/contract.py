@@ -194,6 +194,29 @@ def command_line(recipe, folder):
     assert {"samples", "reconstructions", "traversals", "latents", "learning_curves"} <= pictures
 
 
+def hidden_entries(recipe):
+    """Trained, evaluated and filled in with a third of the data hidden, whatever stands there."""
+    pair = make(recipe)
+    batch = batch_of(pair, 30)
+    data = [name for name in batch if name not in pair.given]
+    generator = torch.Generator().manual_seed(2)
+    there = {name: torch.rand(batch[name].shape, generator=generator) > 0.3 for name in data}
+    holed = batch | {name: batch[name].masked_fill(~there[name], torch.nan) for name in data}
+    with pv.infer.observed(**dict.fromkeys(data, torch.isfinite)):
+        pv.fit(pair, holed, epochs=1, batch_size=16, device="cpu", progress=False)
+        assert pv.evaluate(pair, holed, particles=2).data == 30
+        whole = pair.impute(seed=0, **holed)
+        bound = pair.elbo(seed=0, **holed)
+    for name in data:
+        value = whole if torch.is_tensor(whole) else whole[name]
+        assert torch.equal(value[there[name]], batch[name][there[name]])
+        assert torch.isfinite(value).all()
+    other = batch | {name: torch.where(there[name], batch[name], 1 - batch[name]) for name in data}
+    with pv.infer.observed(**there):
+        assert torch.equal(pair.elbo(seed=0, **other), bound)
+    assert not torch.equal(pair.elbo(seed=0, **batch), bound)
+
+
 def double_precision(recipe):
     pair = make(recipe).double()
     batch = batch_of(pair, 4)
@@ -211,6 +234,7 @@ CHECKS = [
     copies_of_a_trained_pair,
     odd_batch_sizes,
     devices,
+    hidden_entries,
     double_precision,
     command_line,
 ]
