@@ -50,13 +50,15 @@ class PairParts:
         likelihood: Callable[..., Any],
         net: Net | None,
         hidden: Sequence[int] | None,
+        posterior: Callable[..., nn.Module] = DiagonalNormal,
     ) -> None:
         self.data_shape = checks.shape("data_shape", data_shape)
         self.latent = checks.positive_int("latent", latent)
         checks.built_by("likelihood", likelihood)
+        checks.built_by("posterior", posterior)
         if net is not None:
             checks.built_by("net", net)
-        self._likelihood, self._net = likelihood, net
+        self._likelihood, self._net, self._posterior = likelihood, net, posterior
         self._hidden = None if hidden is None else checks.shape("hidden", hidden)
         self._used = False
 
@@ -70,7 +72,8 @@ class PairParts:
         if encoder is None:
             parts = [self._data(), *(c.read() for c in given)]
             encoder = self._reading(parts, (2 * self.latent,), self.data_shape)
-        return DiagonalNormal(encoder, [self.data_shape, *(c.shape for c in given)], self.latent)
+        inside = [self.data_shape, *(c.shape for c in given)] if given else self.data_shape
+        return self._posterior(encoder, inside, self.latent)
 
     def classifier(self, classifier: nn.Module | None, classes: int) -> nn.Module:
         """q(c | x)."""
@@ -120,8 +123,7 @@ class PairParts:
         return Joined(self._built(build, joint(parts, image=image), outside), parts, image=image)
 
     def _suited(self, data: tuple[int, ...]) -> Net:
-        large = len(data) == 3 and math.prod(data) > 1024 and min(data[1:]) >= 8
-        return self._net or (Conv if large else MLP)
+        return self._net or (Conv if large(data) else MLP)
 
     def _built(
         self, build: Net, inside: tuple[int, ...], outside: tuple[int, ...], outwards: bool = False
@@ -130,8 +132,17 @@ class PairParts:
         self._used = True
         if self._hidden is None:
             return build(inside, outside)
-        # a convolution counts from the image in both directions
-        return build(inside, outside, hidden=self._hidden[::-1] if outwards and build is not Conv else self._hidden)
+        return build(inside, outside, hidden=outward(build, self._hidden) if outwards else self._hidden)
+
+
+def outward(build: Net, hidden: tuple[int, ...]) -> tuple[int, ...]:
+    """The hidden layers of a net that leads towards the data, told from the data inwards."""
+    return hidden if build is Conv else hidden[::-1]  # a Conv counts from the image in both directions
+
+
+def large(data_shape: tuple[int, ...]) -> bool:
+    """Whether data are images that are better read by convolutions."""
+    return len(data_shape) == 3 and math.prod(data_shape) > 1024 and min(data_shape[1:]) >= 8
 
 
 def _flattens(build: Net) -> bool:

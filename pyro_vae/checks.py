@@ -55,10 +55,16 @@ def built_by(name: str, value: Any) -> None:
 def shape(name: str, value: Any) -> tuple[int, ...]:
     """``value`` as a tuple of positive ints; a single int stands for a vector."""
     value = value.tolist() if hasattr(value, "tolist") else value  # arrays of numpy
-    dims = (value,) if isinstance(value, Integral) else value
-    if not isinstance(dims, Sequence) or isinstance(dims, str) or not dims:
+    if isinstance(value, Integral):
+        return (positive_int(name, value),)
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise ValueError(f"{name}: expected a shape such as (1, 28, 28), found {value!r}")
-    return tuple(positive_int(f"{name}[{i}]", d) for i, d in enumerate(dims))
+    return tuple(positive_int(f"{name}[{i}]", d) for i, d in enumerate(value))
+
+
+def latent(value: Any, name: str = "latent") -> tuple[int, ...]:
+    """The shape of a code: a number of dimensions, or (channels, height, width) of a spatial one."""
+    return shape(name, value) if isinstance(value, Sequence) else (positive_int(name, value),)
 
 
 def inputs(name: str, value: Any) -> tuple[tuple[int, ...], ...]:

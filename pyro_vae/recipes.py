@@ -13,10 +13,12 @@ from torch import nn
 
 from pyro_vae import checks, saving
 from pyro_vae.building import Net, PairParts, label, vector
-from pyro_vae.guides import CVAEGuide, M2Guide, VAEGuide
+from pyro_vae.guides import BottomUpGuide, CVAEGuide, M2Guide, TopDownGuide, VAEGuide
 from pyro_vae.infer import temper
+from pyro_vae.levels import LevelParts
 from pyro_vae.likelihoods import Bernoulli
-from pyro_vae.models import CVAEModel, VAEModel
+from pyro_vae.models import CVAEModel, HVAEModel, VAEModel
+from pyro_vae.posteriors import DiagonalNormal
 from pyro_vae.priors import Conditional, StandardNormal
 from pyro_vae.variant import Variant
 
@@ -86,6 +88,7 @@ def vae(
     latent: int = 20,
     *,
     likelihood: Callable[..., nn.Module] = Bernoulli,
+    posterior: Callable[..., nn.Module] = DiagonalNormal,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
     encoder: nn.Module | None = None,
@@ -98,6 +101,8 @@ def vae(
         latent: dimensions of the code z.
         likelihood: built as ``likelihood(decoder, latent, data_shape)``; a class of
             :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
+        posterior: built as ``posterior(encoder, data_shape, latent)``; a class of :mod:`pyro_vae.posteriors` over
+            codes, or a ``functools.partial`` of one.
         net: builds encoder and decoder, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.
             By default convolutions for images of more than 1024 values, fully connected layers otherwise.
         hidden: widths of the hidden layers, from the data inwards; by default the net's own.
@@ -115,7 +120,7 @@ def vae(
     >>> pair.sample(4).shape
     torch.Size([4, 1, 28, 28])
     """
-    parts = PairParts(data_shape, latent, likelihood, net, hidden)
+    parts = PairParts(data_shape, latent, likelihood, net, hidden, posterior)
     guide = VAEGuide(parts.posterior(encoder))
     model = VAEModel(StandardNormal(latent), parts.likelihood(decoder))
     parts.check_used()
@@ -150,6 +155,7 @@ def cvae(
     condition_shape: Sequence[int] | int | None = None,
     prior: Callable[..., nn.Module] = Conditional,
     likelihood: Callable[..., nn.Module] = Bernoulli,
+    posterior: Callable[..., nn.Module] = DiagonalNormal,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
     encoder: nn.Module | None = None,
@@ -171,6 +177,7 @@ def cvae(
             :class:`pyro_vae.priors.StandardNormal`.
         likelihood: built as ``likelihood(decoder, [(latent,), condition_shape], data_shape)``; a class of
             :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
+        posterior: built as ``posterior(encoder, [data_shape, condition_shape], latent)``; see :func:`vae`.
         net: builds encoder, decoder and the net of the prior, as ``net(inside, outside)``; a class of
             :mod:`pyro_vae.nets`. Labels are read one-hot; conditions are laid beside the data, for a convolution as
             channels.
@@ -193,7 +200,7 @@ def cvae(
     """
     if classes is not None and condition_shape is not None:
         raise ValueError("classes, condition_shape: expected one of them; a condition is a label or has a shape")
-    parts = PairParts(data_shape, latent, likelihood, net, hidden)
+    parts = PairParts(data_shape, latent, likelihood, net, hidden, posterior)
     c = label(10 if classes is None else classes) if condition_shape is None else vector(condition_shape)
     model = CVAEModel(c.density(), parts.prior(prior, c), parts.likelihood(decoder, c))
     guide = CVAEGuide(parts.posterior(encoder, c))
@@ -210,6 +217,7 @@ def m2(
     weight: float = 0.0,
     prior: Callable[..., nn.Module] = StandardNormal,
     likelihood: Callable[..., nn.Module] = Bernoulli,
+    posterior: Callable[..., nn.Module] = DiagonalNormal,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
     encoder: nn.Module | None = None,
@@ -230,7 +238,7 @@ def m2(
         weight: of the classification loss of a labelled datum, -log q(c | x), against its ELBO; 0 for none. The alpha
             of the paper is ``weight`` times the number of labelled data.
         prior: of the code, by default independent of c; see :func:`cvae`.
-        likelihood: see :func:`cvae`.
+        likelihood, posterior: see :func:`cvae`.
         net: builds encoder, decoder and classifier, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.
         hidden: widths of the hidden layers, from the data inwards; by default the net's own.
         encoder: in place of a built one, a module from data (batch, \*data_shape) and labels, integers (batch,), to
@@ -248,10 +256,63 @@ def m2(
     >>> pair.classify(torch.zeros(3, 1, 28, 28)).shape
     torch.Size([3, 10])
     """
-    parts = PairParts(data_shape, latent, likelihood, net, hidden)
+    parts = PairParts(data_shape, latent, likelihood, net, hidden, posterior)
     c = label(classes)
     model = CVAEModel(c.density(), parts.prior(prior, c), parts.likelihood(decoder, c))
     weight = checks.real("weight", weight, least=0)
     guide = M2Guide(parts.classifier(classifier, classes), parts.posterior(encoder, c), weight)
     parts.check_used()
     return Variant(model, guide, labels=("c",))
+
+
+@recipe
+def hvae(
+    data_shape: Sequence[int] | int,
+    latents: Sequence[int] | Sequence[Sequence[int]] = (32, 16),
+    guide: str = "top-down",
+    *,
+    skip: bool = True,
+    likelihood: Callable[..., nn.Module] = Bernoulli,
+    posterior: Callable[..., nn.Module] = DiagonalNormal,
+    net: Net | None = None,
+    hidden: Sequence[int] | Sequence[Sequence[int]] | None = None,
+) -> Variant:
+    r"""p(x, z) = p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) p(x | z_1, ..., z_L)
+
+    A code of codes, in as many levels as there are ``latents``: ``z1`` next to the data, up to ``zL``, whose prior is
+    N(0, I). All others are normal with mean and scale from a network of the level above.
+
+    Args:
+        data_shape: shape of one datum, (channels, height, width) for an image.
+        latents: of each level, from the data upwards, its dimensions, or its shape (channels, height, width) where it
+            lies in space: ((4, 14, 14), (8, 7, 7), 16).
+        guide: ``"top-down"``, the ladder: q(z_L | x) ... q(z_1 | x, z_2), which multiplies what the features of the
+            data say of a level by what the model's own prior says; or ``"bottom-up"``: q(z_1 | x) q(z_2 | z_1) ...
+        skip: whether the data see all levels; else p(x | z_1).
+        likelihood: built as ``likelihood(decoder, latents, data_shape)``, of one latent's shape without ``skip``; a
+            class of :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
+        posterior: built as ``posterior(encoder, inside, latent)`` for each level; a class of
+            :mod:`pyro_vae.posteriors` over codes, or a ``functools.partial`` of one.
+        net: builds all networks, as ``net(inside, outside, hidden=...)``; a class of :mod:`pyro_vae.nets`. By default
+            :class:`pyro_vae.nets.Spatial`, convolutions, where a latent lies in space or data are images of more than
+            1024 values, fully connected layers otherwise.
+        hidden: widths of the hidden layers of every network, from the data inwards; or a sequence of such widths, one
+            for each level. The decoder has those of the lowest.
+
+    Raises:
+        ValueError: where there are no levels, a level has no width, ``guide`` is unknown, or an argument does not fit.
+
+    Source: Soenderby et al. 2016, arXiv:1602.02282 (top-down); Rezende, Mohamed & Wierstra 2014, arXiv:1401.4082, and
+    Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519 (bottom-up).
+
+    >>> pair = hvae((1, 28, 28), latents=(32, 16, 8))
+    >>> list(pair.encode(x=torch.zeros(2, 1, 28, 28)))
+    ['z3', 'z2', 'z1']
+    """
+    checks.known("guide", guide, ["bottom-up", "top-down"])
+    parts = LevelParts(data_shape, latents, likelihood, posterior, net, hidden)
+    model = HVAEModel(parts.priors(), parts.likelihood(skip), skip)
+    if guide == "bottom-up":
+        return Variant(model, BottomUpGuide(list(parts.chain())))
+    features, posteriors = zip(*parts.ladder(), strict=True)
+    return Variant(model, TopDownGuide(features, posteriors, list(model.priors)[:-1]))

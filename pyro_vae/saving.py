@@ -19,7 +19,7 @@ from pyro_vae import storage
 from pyro_vae.storage import FORMAT
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-NAMEABLE = ("pyro_vae.likelihoods", "pyro_vae.nets", "pyro_vae.priors")
+NAMEABLE = ("pyro_vae.likelihoods", "pyro_vae.nets", "pyro_vae.posteriors", "pyro_vae.priors")
 
 
 @dataclass

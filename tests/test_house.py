@@ -49,7 +49,8 @@ MAY_IMPORT = {
     **dict.fromkeys(["infer", "data"], PAIRS),
     **dict.fromkeys(["train", "evaluation"], LEARNING),
     "building": PARTS | ROLES,
-    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building"},
+    "levels": PARTS | ROLES | {"building"},
+    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building", "levels"},
     "comparison": LEARNING | {"train", "evaluation", "recipes"},
 }
 TOP = {"plot", "cli", "__main__", "demo"}  # everything meets here, and only these draw

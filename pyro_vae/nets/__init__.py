@@ -2,9 +2,10 @@
 
 from pyro_vae.nets.batch import FlattenBatch
 from pyro_vae.nets.conv import Conv
-from pyro_vae.nets.features import ByColumn, Log1p, OneHot, Standardise
+from pyro_vae.nets.features import ByColumn, Log1p, OneHot, Resized, Standardise
 from pyro_vae.nets.joined import Joined
 from pyro_vae.nets.mlp import MLP, GatedLinear, GatedMLP
+from pyro_vae.nets.spatial import Spatial
 
 __all__ = [
     "MLP",
@@ -16,5 +17,7 @@ __all__ = [
     "Joined",
     "Log1p",
     "OneHot",
+    "Resized",
+    "Spatial",
     "Standardise",
 ]

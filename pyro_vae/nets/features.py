@@ -106,6 +106,35 @@ class Standardise(Features):
         return self.mean + self.std * y
 
 
+class Resized(Features):
+    r"""An image in another size: means of its pixels where it shrinks, copies of them where it grows
+
+    Shapes: (batch, channels, height, width) -> (batch, channels, \*size).
+
+    Args:
+        inside: shape of one image.
+        size: height and width that it is to have.
+
+    Raises:
+        ValueError: where ``inside`` is no image, or ``size`` no height and width.
+
+    >>> Resized((1, 2, 2), (1, 4))(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    tensor([[[[2., 2., 3., 3.]]]])
+    """
+
+    def __init__(self, inside: Sequence[int], size: Sequence[int]) -> None:
+        super().__init__()
+        channels, *_ = inside = shape("inside", inside)
+        self.size = shape("size", size)
+        if len(inside) != 3 or len(self.size) != 2:
+            raise ValueError(f"expected (channels, height, width) and (height, width), found {inside} and {self.size}")
+        self.outside = (channels, *self.size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image in its new size."""
+        return nn.functional.interpolate(x, self.size, mode="area")
+
+
 class ByColumn(Features):
     r"""y = concatenate_j f_j(x_{columns of j}), for the rows of a table
 

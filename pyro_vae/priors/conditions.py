@@ -63,10 +63,10 @@ class Given(nn.Module):
 class Conditional(nn.Module):
     r"""p(z | c) = N(z; loc(c), diag scale(c)^2),   scale(c) = exp(7 tanh(s(c) / 7)),   c = c_1, c_2, ...
 
-    Shapes: (\*batch, \*inside) -> batch (\*batch,), event (latent,).
+    Shapes: (\*batch, \*inside) -> batch (\*batch,), event (\*latent,).
 
     Args:
-        latent: dimensions of the code z.
+        latent: dimensions of the code z, or its shape.
         net: a module from (batch, \*inside) to (batch, 2 * latent): loc first, then s.
         inside: shape of one condition, () for a class label; of several conditions, a sequence of shapes.
 
@@ -81,12 +81,18 @@ class Conditional(nn.Module):
     Independent(Normal(loc: torch.Size([5, 2]), scale: torch.Size([5, 2])), 1)
     """
 
-    def __init__(self, latent: int, net: nn.Module, inside: Sequence[Sequence[int]] | Sequence[int] | int) -> None:
+    def __init__(
+        self,
+        latent: Sequence[int] | int,
+        net: nn.Module,
+        inside: Sequence[Sequence[int]] | Sequence[int] | int,
+    ) -> None:
         super().__init__()
+        self.latent = checks.latent(latent)
         shapes = ((),) if inside == () else checks.inputs("inside", inside)
-        checks.net("net", net, shapes, (2 * checks.positive_int("latent", latent),))
-        self.net = FlattenBatch(net, shapes, (2, latent))
+        checks.net("net", net, shapes, (2 * self.latent[0], *self.latent[1:]))
+        self.net = FlattenBatch(net, shapes, (2, *self.latent))
 
     def forward(self, *c: Tensor) -> dist.Distribution:
         """The distribution of the code under each condition."""
-        return diagonal_normal(self.net(*c))
+        return diagonal_normal(self.net(*c), len(self.latent))

@@ -1,19 +1,24 @@
 """Normal priors."""
 
+from collections.abc import Sequence
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.checks import positive_int
+from pyro_vae import checks
 
 
 class StandardNormal(nn.Module):
-    """p(z) = N(z; 0, I),   whatever the conditions
+    r"""p(z) = N(z; 0, I),   whatever the conditions
 
-    Shapes: event (latent,).
+    Shapes: event (\*latent,).
+
+    Args:
+        latent: dimensions of the code, or its shape.
 
     Raises:
-        ValueError: where ``latent`` is not a positive whole number.
+        ValueError: where ``latent`` is not a positive whole number, or several.
 
     >>> StandardNormal(3)().event_shape
     torch.Size([3])
@@ -22,13 +27,13 @@ class StandardNormal(nn.Module):
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, latent: int) -> None:
+    def __init__(self, latent: Sequence[int] | int) -> None:
         super().__init__()
-        positive_int("latent", latent)
+        shape = checks.latent(latent)
         # buffers follow .to(device); not persistent, since they hold nothing that was learned
-        self.register_buffer("loc", torch.zeros(latent), persistent=False)
-        self.register_buffer("scale", torch.ones(latent), persistent=False)
+        self.register_buffer("loc", torch.zeros(shape), persistent=False)
+        self.register_buffer("scale", torch.ones(shape), persistent=False)
 
     def forward(self, *conditions: Tensor) -> dist.Distribution:
         """The distribution of one code, which no condition changes."""
-        return dist.Normal(self.loc, self.scale).to_event(1)
+        return dist.Normal(self.loc, self.scale).to_event(self.loc.dim())

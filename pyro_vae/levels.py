@@ -1,0 +1,119 @@
+"""What a hierarchy is built of: priors, posteriors and nets, level by level from the data upwards."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from pyro_vae import checks, likelihoods
+from pyro_vae.building import Net, Part, large, outward
+from pyro_vae.nets import MLP, FlattenBatch, Joined, Resized, Spatial
+from pyro_vae.nets.joined import joint
+from pyro_vae.priors import Conditional, StandardNormal
+
+WIDTH = 256  # of features that have no place in an image
+
+
+class LevelParts:
+    """The parts of a hierarchy, built from the arguments of a recipe."""
+
+    def __init__(
+        self,
+        data_shape: Sequence[int] | int,
+        latents: Sequence[Any],
+        likelihood: Callable[..., Any],
+        posterior: Callable[..., nn.Module],
+        net: Net | None,
+        hidden: Sequence[Any] | None,
+    ) -> None:
+        self.data_shape, self.latents = checks.shape("data_shape", data_shape), _latents(latents)
+        for name, part in {"likelihood": likelihood, "posterior": posterior}.items():
+            checks.built_by(name, part)
+        if net is not None:
+            checks.built_by("net", net)
+        in_space = large(self.data_shape) or any(len(latent) == 3 for latent in self.latents)
+        self._likelihood, self._posterior = likelihood, posterior
+        self._net: Net = net or (Spatial if in_space else MLP)
+        self._hidden = _hidden(hidden, self._net, len(self.latents))
+
+    def priors(self) -> list[nn.Module]:
+        """p(z_l | z_{l+1}), and p(z_L)."""
+        found: list[nn.Module] = []
+        for (latent, above), hidden in zip(pairwise(self.latents), self._hidden, strict=False):
+            net = self._net(above, twice(latent), hidden=outward(self._net, hidden))
+            found.append(Conditional(latent, net, above))
+        return [*found, StandardNormal(self.latents[-1])]
+
+    def likelihood(self, skip: bool) -> nn.Module:
+        """p(x | z_1, ..., z_L), or p(x | z_1)."""
+        codes = self.latents if skip else self.latents[:1]
+        sizes = [latent[1:] for latent in codes if len(latent) == 3]
+        image = bool(sizes) and self._net is Spatial
+        largest = max(sizes, key=math.prod, default=())
+        parts: list[Part] = [
+            Resized(latent, largest) if image and len(latent) == 3 and latent[1:] != largest else latent
+            for latent in codes
+        ]
+        outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
+        inside = joint(parts, image=image) if len(codes) > 1 else codes[0]
+        built = self._net(inside, outside, hidden=outward(self._net, self._hidden[0]))
+        decoder = Joined(built, parts, image=image) if len(codes) > 1 else built
+        return self._likelihood(decoder, codes if len(codes) > 1 else codes[0], self.data_shape)
+
+    def ladder(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """d_{l-1} -> d_l and q(z_l | d_l), for the guide from the top downwards."""
+        below, inside, read = self._data()
+        for latent, hidden in zip(self.latents, self._hidden, strict=True):
+            layers, outside = list(read), inside
+            if hidden:
+                in_space = len(latent) == 3 and self._net is Spatial
+                outside = (hidden[-1], *latent[1:]) if in_space else (WIDTH if self._net is Spatial else hidden[-1],)
+                layers += [self._net(inside, outside, hidden=hidden[:-1]), nn.ReLU()]
+            head = self._net(outside, twice(latent), hidden=())
+            yield FlattenBatch(nn.Sequential(*layers), below, outside), self._posterior(head, outside, latent)
+            below, inside, read = outside, outside, []
+
+    def chain(self) -> Iterator[nn.Module]:
+        """q(z_l | z_{l-1}), for the guide from the data upwards."""
+        below, inside, read = self._data()
+        for latent, hidden in zip(self.latents, self._hidden, strict=True):
+            net = self._net(inside, twice(latent), hidden=hidden)
+            yield self._posterior(nn.Sequential(*read, net), below, latent)
+            below, inside, read = latent, latent, []
+
+    def _data(self) -> tuple[tuple[int, ...], tuple[int, ...], list[nn.Module]]:
+        """The shape of the data, that of the features by which they are read, and the net that gives these."""
+        features = likelihoods.features(self._likelihood, self.data_shape)
+        return self.data_shape, features.outside if features else self.data_shape, [features] if features else []
+
+
+def twice(latent: tuple[int, ...]) -> tuple[int, ...]:
+    """What a net gives for a diagonal normal: loc and s, for a code in space as channels."""
+    return (2 * latent[0], *latent[1:])
+
+
+def _latents(latents: Any) -> list[tuple[int, ...]]:
+    if not isinstance(latents, Sequence) or isinstance(latents, str) or not latents:
+        raise ValueError(f"latents: expected one entry per level, such as (32, 16), found {latents!r}")
+    return [checks.latent(latent, f"latents[{i}]") for i, latent in enumerate(latents)]
+
+
+def _hidden(hidden: Any, net: Net, levels: int) -> list[tuple[int, ...]]:
+    """The hidden layers of each level: the same for all, one sequence per level, or the net's own."""
+    parameters = inspect.signature(net).parameters
+    if "hidden" not in parameters:
+        raise ValueError("net: expected one that is built as net(inside, outside, hidden=...), found no such argument")
+    hidden = parameters["hidden"].default if hidden is None else hidden
+    if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+        raise ValueError(f"hidden: expected widths such as (400,), or such widths for each level, found {hidden!r}")
+    if not any(isinstance(widths, Sequence) for widths in hidden):
+        hidden = [hidden] * levels
+    if len(hidden) != levels:
+        raise ValueError(f"hidden: expected widths for each of {levels} levels, found {len(hidden)}")
+    return [
+        tuple(checks.positive_int(f"hidden[{i}][{j}]", width) for j, width in enumerate(widths))
+        for i, widths in enumerate(hidden)
+    ]
