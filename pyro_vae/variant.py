@@ -348,13 +348,29 @@ class Variant(nn.Module):
     # ------------------------------------------------------------------ verbs
 
     def sample(
-        self, n: int = 1, *, mean: bool = False, seed: int | None = None, rows: int | None = None, **conditions: Any
+        self,
+        n: int = 1,
+        *,
+        held: Mapping[str, Any] | None = None,
+        mean: bool = False,
+        seed: int | None = None,
+        rows: int | None = None,
+        **conditions: Any,
     ) -> Any:
         r"""x ~ p(x | z), z ~ p(z): n data, or with ``mean`` the likelihood's means.
 
+        ``held`` maps latent sites to codes at which they stand, (n, \*event) or one for all; the others are drawn,
+        each given those above it.
+
         Shapes: a tensor (n, \*data_shape) where there is one data site, else a mapping of them.
         """
-        return self._decode(checks.positive_int("n", n), {}, conditions, mean, seed, rows)
+        checks.positive_int("n", n)
+        codes, plates = self._held("held", held, conditions) if held is not None else ({}, {})
+        for name, z in codes.items():
+            if len(z) not in (1, n):
+                raise ValueError(f"held: {name}: expected {n} codes, or one for all, found {len(z)}")
+        codes = {name: z.expand(n, *z.shape[1:]) for name, z in codes.items()}
+        return self._decode(n, codes, conditions, mean, seed, rows, plates)
 
     def decode(
         self,
@@ -369,30 +385,40 @@ class Variant(nn.Module):
 
         ``latents`` maps latent sites to (n, \*event) tensors; latent sites that it lacks are drawn.
         """
-        if not isinstance(latents, Mapping):
-            raise TypeError(
-                f"latents: expected a mapping from latent site to codes, such as {{'z': z}}, found "
-                f"{type(latents).__name__}"
-            )
-        codes = {name: self._cast(torch.as_tensor(z)) for name, z in latents.items()}
+        codes, plates = self._held("latents", latents, conditions)
         sizes = {len(z) for z in codes.values()}
         if len(sizes) != 1:
             raise ValueError(f"latents: expected codes of one length, found {sorted(sizes)}")
+        return self._decode(sizes.pop(), codes, conditions, mean, seed, rows, plates)
+
+    def _held(
+        self, argument: str, latents: Mapping[str, Any], conditions: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Codes that fit their sites, and how many plates stand to the left of the data plate of each."""
+        _mapping(argument, latents)
         first: dict[str, Any] = {k: torch.as_tensor(_rows(c))[:1] for k, c in conditions.items()}
-        trace = self.draw(1, **first)
-        data = self.data_names(trace)
-        found = {name: site["fn"] for name, site in tracing.latent_sites(trace).items() if name not in data}
+        return self._fitting(argument, latents, self.latent_sites(**first), "model")
+
+    def _fitting(
+        self, argument: str, latents: Mapping[str, Any], found: Mapping[str, Any], role: str
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+        codes = {name: self._cast(torch.as_tensor(z)) for name, z in latents.items()}
         for name, z in codes.items():
             if name not in found:
-                raise ValueError(f"latents: the model has no site {name!r}; it has {sorted(found)}")
+                raise ValueError(f"{argument}: the {role} has no site {name!r}; it has {sorted(found)}")
             event = tuple(found[name].batch_shape[:-1] + found[name].event_shape)
             if tuple(z.shape[1:]) != event:
                 raise ValueError(
-                    f"latents: {name}: expected (n, {', '.join(map(str, event))}) codes, found {tuple(z.shape)}"
+                    f"{argument}: {name}: expected (n, {', '.join(map(str, event))}) codes, found {tuple(z.shape)}"
                 )
-            checks.support(found[name], z, f"latents: {name}")
-        plates = {name: len(found[name].batch_shape) - 1 for name in codes}
-        return self._decode(sizes.pop(), codes, conditions, mean, seed, rows, plates)
+            checks.support(found[name], z, f"{argument}: {name}")
+        return codes, {name: len(found[name].batch_shape) - 1 for name in codes}
+
+    def latent_sites(self, **conditions: Any) -> dict[str, Any]:
+        """The latent sites in the order in which the model draws them, each with its distribution in one draw."""
+        trace = self.draw(1, **conditions)
+        data = self.data_names(trace)
+        return {name: site["fn"] for name, site in tracing.latent_sites(trace).items() if name not in data}
 
     def _decode(
         self,
@@ -457,27 +483,63 @@ class Variant(nn.Module):
         return [n for n in tracing.sites(trace) if n in arguments and n not in self.given]
 
     def encode(
-        self, *, ancestors: str = "sample", seed: int | None = 0, rows: int | None = None, **batch: Any
+        self,
+        *,
+        held: Mapping[str, Any] | None = None,
+        ancestors: str = "sample",
+        seed: int | None = 0,
+        rows: int | None = None,
+        **batch: Any,
     ) -> dict[str, Any]:
         """q(z_l | ancestors, x) of each latent site, along one seeded draw of the ancestors.
 
         With ``ancestors="mean"`` each site stands at its mean, a discrete one at its mode, when its descendants are
-        inferred.
+        inferred. ``held`` maps sites to codes at which they stand, one for each datum; they are left out of what is
+        returned.
         """
         checks.known("ancestors", ancestors, ["mean", "sample"])
         ready = self.prepare(batch)
         self.check_batch(ready, guide=self.guide)
+        size = len(next(iter(ready.values())))
+        codes, plates = ({}, {}) if held is None else self._held_in_guide(held, ready)
         parts: list[dict[str, Any]] = []
         with self._at_rest(seed):
             guide = _at_means(self.guide) if ancestors == "mean" else self.guide
-            for part in slices(len(next(iter(ready.values()))), tracing.rows_for(ready, rows)):
+            for part in slices(size, tracing.rows_for(ready, rows)):
                 chunk = {k: v[part] for k, v in ready.items()}
-                trace = poutine.trace(guide).get_trace(**tracing.filled(chunk))
+                values = {name: z[part].movedim(0, plates[name]) for name, z in codes.items()}
+                trace = poutine.trace(poutine.condition(guide, data=values)).get_trace(**tracing.filled(chunk))
                 parts.append({name: site["fn"] for name, site in tracing.latent_sites(trace).items()})
         return {name: families.join([p[name] for p in parts]) for name in parts[0]}
 
-    def reconstruct(self, *, mean: bool = False, seed: int | None = None, rows: int | None = None, **batch: Any) -> Any:
+    def _held_in_guide(
+        self, held: Mapping[str, Any], ready: tracing.Batch
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Codes that fit the sites of the guide, one for each datum."""
+        _mapping("held", held)
+        with self._at_rest(0):
+            trace = poutine.trace(self.guide).get_trace(**tracing.filled({k: v[:1] for k, v in ready.items()}))
+        found = {name: site["fn"] for name, site in tracing.latent_sites(trace).items()}
+        codes, plates = self._fitting("held", held, found, "guide")
+        size = len(next(iter(ready.values())))
+        for name, z in codes.items():
+            if len(z) != size:
+                raise ValueError(f"held: {name}: expected {size} codes, one for each datum, found {len(z)}")
+        return codes, plates
+
+    def reconstruct(
+        self,
+        *,
+        resample: Sequence[str] = (),
+        mean: bool = False,
+        seed: int | None = None,
+        rows: int | None = None,
+        **batch: Any,
+    ) -> Any:
         r"""x' ~ p(x' | z), z ~ q(z | x): new data in place of each datum, or with ``mean`` the likelihood's means.
+
+        Sites in ``resample`` are drawn from the model instead, each given those above it: what remains of a datum
+        is what the other sites hold of it.
 
         Shapes: a tensor (batch, \*data_shape) where there is one data site, else a mapping of them.
         """
@@ -488,6 +550,8 @@ class Variant(nn.Module):
             for part in slices(len(next(iter(ready.values()))), tracing.rows_for(ready, rows)):
                 chunk = {k: v[part] for k, v in ready.items()}
                 guide_trace = poutine.trace(self.guide).get_trace(**tracing.filled(chunk))
+                for name in _sites("resample", resample, tracing.latent_sites(guide_trace)):
+                    guide_trace.remove_node(name)
                 given = {k: v for k, v in chunk.items() if k in self.given}
                 model = poutine.condition(poutine.uncondition(self.model), data=given)
                 trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**chunk)
@@ -621,9 +685,15 @@ class Variant(nn.Module):
         site: str = "z",
         units: Sequence[int] | None = None,
         values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+        *,
+        resample: Sequence[str] = (),
+        seed: int | None = 0,
         **batch: Any,
     ) -> Any:
         r"""p(x | z) while one unit of a latent site moves and the others stand at the code of one datum.
+
+        Sites in ``resample`` do not: they are drawn from the model, given where those above them stand, such as the
+        levels below one that moves. With a ``seed`` they are drawn with the same noise for every value.
 
         Shapes: (units, values, \*data_shape), the likelihood's means.
         """
@@ -638,13 +708,19 @@ class Variant(nn.Module):
         for unit in chosen:
             if not 0 <= unit < width:
                 raise ValueError(f"units: {site!r} has units 0 to {width - 1}, found {unit}")
-        moved = {k: z.repeat(len(chosen) * len(values), *[1] * (z.dim() - 1)) for k, z in codes.items()}
-        flat = moved[site].reshape(len(chosen), len(values), width)
-        for i, unit in enumerate(chosen):
-            flat[i, :, unit] = torch.as_tensor(values).to(flat)
-        moved[site] = flat.reshape(moved[site].shape)
+        for name in _sites("resample", resample, codes):
+            if name == site:
+                raise ValueError(f"resample: {site!r} is the site that moves")
+            del codes[name]
         conditions: dict[str, Any] = {k: v for k, v in batch.items() if k in self.given}
-        return _unflatten(self.decode(moved, **conditions), (len(chosen), len(values)))
+        many = {k: z.repeat(len(chosen), *[1] * (z.dim() - 1)) for k, z in codes.items()}
+        columns = []
+        for value in values:
+            moved = many[site].flatten(1).clone()
+            moved[range(len(chosen)), chosen] = value
+            codes = many | {site: moved.reshape(many[site].shape)}
+            columns.append(self.by_name(self.decode(codes, seed=seed, **conditions)))
+        return _only({name: torch.stack([column[name] for column in columns], 1) for name in columns[0]})
 
     def transfer(self, to: Mapping[str, Any], *, mean: bool = True, seed: int | None = None, **batch: Any) -> Any:
         r"""p(x | z, c'), z the mean of q(z | x, c): each datum with its own code under another condition.
@@ -732,6 +808,23 @@ class Variant(nn.Module):
 def _rows(condition: Any) -> Any:
     """A label alone as one that serves all."""
     return torch.as_tensor(condition)[None] if np.ndim(condition) == 0 else condition
+
+
+def _mapping(argument: str, latents: Any) -> None:
+    if not isinstance(latents, Mapping):
+        raise TypeError(
+            f"{argument}: expected a mapping from latent site to codes, such as {{'z': z}}, found "
+            f"{type(latents).__name__}"
+        )
+
+
+def _sites(argument: str, names: Sequence[str], found: Mapping[str, Any]) -> Sequence[str]:
+    """Names of latent sites, each of which is there."""
+    if isinstance(names, str):
+        raise TypeError(f"{argument}: expected a sequence of latent sites, such as ({names!r},), found a string")
+    for name in names:
+        checks.known(argument, name, found)
+    return names
 
 
 def _only(data: dict[str, Tensor]) -> Any:

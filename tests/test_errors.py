@@ -130,7 +130,7 @@ CASES = {
     "image too small": (lambda: Conv((1, 7, 9), 4), "at least 8 x 8, found 7 x 9"),
     "no image": (lambda: Conv(9, 4), "exactly one image"),
     "posterior latent": (lambda: DiagonalNormal(nn.Linear(4, 4), 4, 0), "latent: .*found 0"),
-    "mlp shape": (lambda: MLP(4, -1), r"outside\[0\].*found -1"),
+    "mlp shape": (lambda: MLP(4, -1), r"outside: expected .*found -1"),
     # Variant
     "model no program": (lambda: pv.Variant(3, lambda x: x), "model: expected a function or a module, found int"),
     "conditions text": (lambda: pv.Variant(pair().model, pair().guide, conditions="x"), "conditions: expected a tuple"),
