@@ -45,7 +45,7 @@ def part(name: str, program: Callable[..., Any], batches: list[dict[str, torch.T
 
 def pair_graph(recipe: Callable[..., pv.Variant]) -> graphviz.Digraph:
     """Model and guide beside each other; what is observed in some batches only is half grey."""
-    pair = recipe((1, 8, 8), latent=2)
+    pair = recipe((1, 8, 8))
     trace = pair.draw(3, seed=0)
     whole = {name: trace.nodes[name]["value"] for name in pair.arguments}
     batches = [{name: value for name, value in whole.items() if name not in pair.labels}] if pair.labels else []

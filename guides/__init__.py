@@ -7,8 +7,9 @@ if __name__ != "pyro_vae.guides":
 
 from pyro_vae.guides.bottom_up import BottomUpGuide
 from pyro_vae.guides.cvae import CVAEGuide
+from pyro_vae.guides.dag import DAGGuide
 from pyro_vae.guides.m2 import M2Guide
 from pyro_vae.guides.top_down import TopDownGuide
 from pyro_vae.guides.vae import VAEGuide
 
-__all__ = ["BottomUpGuide", "CVAEGuide", "M2Guide", "TopDownGuide", "VAEGuide"]
+__all__ = ["BottomUpGuide", "CVAEGuide", "DAGGuide", "M2Guide", "TopDownGuide", "VAEGuide"]

@@ -14,7 +14,7 @@ class TopDownGuide(PyroModule):
     r"""q(z | x) = q(z_L | x) q(z_{L-1} | x, z_L) ... q(z_1 | x, z_2)
 
     The ladder. On the way up, x becomes features d_1, ..., d_L, without a draw; on the way down each level is drawn
-    from what its features say times what the level above says, q(z_l | x, z_{l+1}) = N_l(z_l; d_l) p(z_l | z_{l+1}) / Z.
+    from what its features say of it times what the level above says: N_l(z_l; d_l) p(z_l | z_{l+1}) / Z.
 
     Sites: ``zL``, ..., ``z1`` latent, from the top downwards.
 

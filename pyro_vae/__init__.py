@@ -17,9 +17,9 @@ if not (Path(__file__).parent / "models").is_dir():  # a checkout: models/ and g
 if TYPE_CHECKING:
     from pyro_vae import data, distributions, guides, infer, likelihoods, models, nets, plot, posteriors, priors
     from pyro_vae.comparison import compare
-    from pyro_vae.evaluation import evaluate
+    from pyro_vae.evaluation import audit, collapse_report, evaluate
     from pyro_vae.infer import FreeBits, temper
-    from pyro_vae.recipes import RECIPES, beta_vae, cvae, load, m2, vae
+    from pyro_vae.recipes import RECIPES, beta_vae, cvae, dag_vae, hvae, load, m2, vae
     from pyro_vae.train import fit
     from pyro_vae.variant import Variant
 
@@ -27,9 +27,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "comparison": ["compare"],
-    "evaluation": ["evaluate"],
+    "evaluation": ["audit", "collapse_report", "evaluate"],
     "infer": ["FreeBits", "temper"],
-    "recipes": ["RECIPES", "beta_vae", "cvae", "load", "m2", "vae"],
+    "recipes": ["RECIPES", "beta_vae", "cvae", "dag_vae", "hvae", "load", "m2", "vae"],
     "train": ["fit"],
     "variant": ["Variant"],
 }
@@ -40,14 +40,18 @@ __all__ = [
     "RECIPES",
     "FreeBits",
     "Variant",
+    "audit",
     "beta_vae",
+    "collapse_report",
     "compare",
     "cvae",
+    "dag_vae",
     "data",
     "distributions",
     "evaluate",
     "fit",
     "guides",
+    "hvae",
     "infer",
     "likelihoods",
     "load",

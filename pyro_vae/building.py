@@ -40,7 +40,62 @@ def vector(shape: Sequence[int] | int) -> Condition:
     return Condition(partial(Given, shape), shape, lambda: shape)
 
 
-class PairParts:
+class Nets:
+    """Networks of the kind, and with the hidden layers, that a recipe was asked for."""
+
+    def __init__(self, net: Net | None, hidden: Sequence[int] | None) -> None:
+        if net is not None:
+            checks.built_by("net", net)
+        self._net = net
+        self._hidden = None if hidden is None else checks.shape("hidden", hidden)
+        self._used = False
+
+    def check_used(self) -> None:
+        """Raise where what was said of the networks has built none."""
+        if not self._used and (self._net is not None or self._hidden is not None):
+            raise ValueError("net, hidden: encoder and decoder are given, so that no net is built")
+
+    def _reading(self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...]) -> nn.Module:
+        """A net that reads ``data``, the first of the parts, and what is laid beside them."""
+        build = self._suited(data)
+        first = parts[0]
+        shape = first.outside if isinstance(first, Features) else first
+        if len(parts) == 1:
+            built = self._built(build, shape, outside)
+            return nn.Sequential(first, built) if isinstance(first, Features) else built
+        image = len(shape) == 3 and not _flattens(build)
+        return Joined(self._built(build, joint(parts, image=image), outside), parts, image=image)
+
+    def _telling(self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...]) -> nn.Module:
+        """A net from codes, and what is laid beside them, to ``outside``, which tells of ``data``."""
+        return self._outwards(self._suited(data), parts, outside)
+
+    def _leading(self, parts: list[Part], outside: tuple[int, ...]) -> nn.Module:
+        """A net from codes to another code."""
+        return self._outwards(self._flat(), parts, outside)
+
+    def _outwards(self, build: Net, parts: list[Part], outside: tuple[int, ...]) -> nn.Module:
+        built = self._built(build, joint(parts, image=False), outside, outwards=True)
+        return Joined(built, parts) if len(parts) > 1 else built
+
+    def _suited(self, data: tuple[int, ...]) -> Net:
+        return self._net or (Conv if large(data) else MLP)
+
+    def _flat(self) -> Net:
+        """The net between vectors."""
+        return self._net if self._net is not None and _flattens(self._net) else MLP
+
+    def _built(
+        self, build: Net, inside: tuple[int, ...], outside: tuple[int, ...], outwards: bool = False
+    ) -> nn.Module:
+        """A net from ``inside`` to ``outside``; ``hidden`` is told from the data inwards."""
+        self._used = True
+        if self._hidden is None:
+            return build(inside, outside)
+        return build(inside, outside, hidden=outward(build, self._hidden) if outwards else self._hidden)
+
+
+class PairParts(Nets):
     """The parts that recipes have in common, built from the arguments that they share."""
 
     def __init__(
@@ -56,16 +111,8 @@ class PairParts:
         self.latent = checks.positive_int("latent", latent)
         checks.built_by("likelihood", likelihood)
         checks.built_by("posterior", posterior)
-        if net is not None:
-            checks.built_by("net", net)
-        self._likelihood, self._net, self._posterior = likelihood, net, posterior
-        self._hidden = None if hidden is None else checks.shape("hidden", hidden)
-        self._used = False
-
-    def check_used(self) -> None:
-        """Raise where what was said of the networks has built none."""
-        if not self._used and (self._net is not None or self._hidden is not None):
-            raise ValueError("net, hidden: encoder and decoder are given, so that no net is built")
+        self._likelihood, self._posterior = likelihood, posterior
+        super().__init__(net, hidden)
 
     def posterior(self, encoder: nn.Module | None, *given: Condition) -> nn.Module:
         """q(z | x, given), of an encoder of the user's or of a built one."""
@@ -85,10 +132,7 @@ class PairParts:
         code = (self.latent,)
         if decoder is None:
             outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
-            parts = [code, *(c.read() for c in given)]
-            inside = joint(parts, image=False)
-            built = self._built(self._suited(self.data_shape), inside, outside, outwards=True)
-            decoder = Joined(built, parts) if given else built
+            decoder = self._telling([code, *(c.read() for c in given)], outside, self.data_shape)
         latent = [code, *(c.shape for c in given)] if given else self.latent
         return self._likelihood(decoder, latent, self.data_shape)
 
@@ -101,8 +145,7 @@ class PairParts:
         if len(given.shape) == 3:
             net = self._reading([part], outside, given.shape)
         elif given.shape:
-            build = self._net if self._net is not None and _flattens(self._net) else MLP
-            net = self._built(build, joint([part], image=False), outside)
+            net = self._built(self._flat(), joint([part], image=False), outside)
         else:  # of a label, a table
             net = Joined(MLP(joint([part], image=False), outside, hidden=()), [part])
         return prior(self.latent, net, given.shape)
@@ -110,29 +153,6 @@ class PairParts:
     def _data(self) -> Part:
         """How a net reads the data: as they are, or as their likelihood lets them be read."""
         return likelihoods.features(self._likelihood, self.data_shape) or self.data_shape
-
-    def _reading(self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...]) -> nn.Module:
-        """A net that reads ``data``, the first of the parts, and conditions beside them."""
-        build = self._suited(data)
-        first = parts[0]
-        shape = first.outside if isinstance(first, Features) else first
-        if len(parts) == 1:
-            built = self._built(build, shape, outside)
-            return nn.Sequential(first, built) if isinstance(first, Features) else built
-        image = len(shape) == 3 and not _flattens(build)
-        return Joined(self._built(build, joint(parts, image=image), outside), parts, image=image)
-
-    def _suited(self, data: tuple[int, ...]) -> Net:
-        return self._net or (Conv if large(data) else MLP)
-
-    def _built(
-        self, build: Net, inside: tuple[int, ...], outside: tuple[int, ...], outwards: bool = False
-    ) -> nn.Module:
-        """A net from ``inside`` to ``outside``; ``hidden`` is told from the data inwards."""
-        self._used = True
-        if self._hidden is None:
-            return build(inside, outside)
-        return build(inside, outside, hidden=outward(build, self._hidden) if outwards else self._hidden)
 
 
 def outward(build: Net, hidden: tuple[int, ...]) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ class LevelParts:
     def priors(self) -> list[nn.Module]:
         """p(z_l | z_{l+1}), and p(z_L)."""
         found: list[nn.Module] = []
-        for (latent, above), hidden in zip(pairwise(self.latents), self._hidden, strict=False):
+        for (latent, above), hidden in zip(pairwise(self.latents), self._hidden[1:], strict=True):
             net = self._net(above, twice(latent), hidden=outward(self._net, hidden))
             found.append(Conditional(latent, net, above))
         return [*found, StandardNormal(self.latents[-1])]

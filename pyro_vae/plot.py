@@ -17,16 +17,21 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae import families, tracing
+from pyro_vae import families
 from pyro_vae.checks import instance, known, positive_int
 from pyro_vae.comparison import Comparison
 from pyro_vae.data import Quadrants, first
+from pyro_vae.evaluation import Collapse, Level
+from pyro_vae.infer.activity import ACTIVE
 from pyro_vae.train import Run
 from pyro_vae.variant import Variant
 
 MOST_UNITS = 10  # rows of a traversal where none are asked for
 MOST_CLASSES = 10  # more numbers than these are a quantity
 CURVES = {"objective": "objective", "elbo": "ELBO, training", "validation_elbo": "ELBO, validation"}
+
+# the units of a level, and the colour of each kind
+UNITS = {"active: follows the data": "C0", "not active": "0.75", "active or not: not known": "C1"}
 
 Ticks = tuple[str, dict[int, str]]  # what an axis shows, and a label for some of the rows or columns
 BARE: Ticks = ("", {})
@@ -60,6 +65,39 @@ def reconstructions(variant: Variant, data: Any, n: int = 10, *, ax: Axes | None
     site, below = _images(variant, variant.reconstruct(mean=True, seed=seed, **batch), 1)
     _, above = _images(variant, {site: batch[site]}, 1)
     return _tiled(np.stack([above, below]), ax, rows=("", {0: "data", 1: "reconstruction"}))
+
+
+def levels(variant: Variant, data: Any, n: int = 6, draws: int = 2, *, ax: Axes | None = None, seed: int = 0) -> Figure:
+    """E[x | z], some levels from q(z | x), those below them drawn from the model: what each level holds of a datum.
+
+    From left to right each datum, its reconstruction, and what is left of it where the lowest level is drawn anew
+    given those above it, the two lowest, and so on until nothing is held.
+
+    Args:
+        n: how many data, one row each, from the first on.
+        draws: pictures for each number of levels drawn anew.
+
+    Raises:
+        ValueError: where the pair has no latent site.
+
+    Source: Soenderby et al. 2016, arXiv:1602.02282, figure 6; Maaloe et al. 2019, arXiv:1902.02102, figure 4.
+
+    >>> plt.close(levels(pv.hvae((1, 8, 8), latents=(4, 2)), torch.zeros(3, 1, 8, 8), n=3))
+    """
+    batch = _batch(variant, data, positive_int("n", n))
+    given: dict[str, Any] = {k: v[:1] for k, v in batch.items() if k in variant.given}
+    sites = [site for site in variant.latent_sites(**given) if site not in variant.given][::-1]
+    if not sites:
+        raise ValueError("levels: the model has no latent site")
+    site, shown = _images(variant, {k: v for k, v in batch.items() if k not in variant.given}, 1)
+    columns, names = [shown], {0: site, 1: "all held"}
+    for count in range(len(sites) + 1):
+        for draw in range(positive_int("draws", draws) if count else 1):
+            again = variant.reconstruct(resample=sites[:count], mean=True, seed=seed + draw, **batch)
+            columns.append(_images(variant, again, 1)[1])
+        if count:  # in the middle of its draws
+            names[2 + (count - 1) * draws + (draws - 1) // 2] = sites[0] if count == 1 else f"to {sites[count - 1]}"
+    return _tiled(np.stack(columns, 1), ax, columns=("drawn anew, from the lowest level up", names))
 
 
 def transfers(
@@ -214,6 +252,7 @@ def traversals(
     site: str | None = None,
     units: Sequence[int] | None = None,
     values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+    resample: Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Figure:
     """E[x | z] while one unit of the first datum's code takes other values: what each unit means.
@@ -221,6 +260,7 @@ def traversals(
     Args:
         units: one row each; by default up to ten, those whose posterior means vary most over all of the data.
         values: one column each.
+        resample: latent sites that are drawn from the model instead, such as the levels below ``site``.
 
     >>> plt.close(traversals(pv.vae((1, 8, 8), latent=2), torch.zeros(1, 1, 8, 8)))
     """
@@ -228,7 +268,8 @@ def traversals(
     site, means = _means(variant, batch, site)
     if units is None:  # a stable sort: units that vary alike, as all do over one datum, keep their order
         units = np.argsort(-means.var(0), kind="stable")[:MOST_UNITS].tolist()
-    _, images = _images(variant, variant.traverse(site, units, values, **_batch(variant, batch, 1)), 2)
+    moved = variant.traverse(site, units, values, resample=resample, **_batch(variant, batch, 1))
+    _, images = _images(variant, moved, 2)
     rows = (f"unit of {site}", {i: str(unit) for i, unit in enumerate(units)})
     columns = ("value", {i: f"{value:g}" for i, value in enumerate(values)})
     return _tiled(images, ax, rows, columns)
@@ -287,6 +328,84 @@ def comparison(result: Comparison) -> Figure:
     return figure
 
 
+def collapse(reports: Collapse | Mapping[str, Collapse]) -> Figure:
+    """What :func:`pyro_vae.collapse_report` found: the KL of each unit, level by level, the top level on the left.
+
+    Units stand in the order of their KL, coloured where they follow the data; the strip below the bars repeats the
+    colour, as bars may be too low to be seen. Where a level has no KL of its units, all are drawn at their mean.
+    Several reports, such as those before and after a cure, have a row each, on one scale.
+
+    Args:
+        reports: one, or a mapping from name to report.
+
+    Raises:
+        TypeError, ValueError: where they are none of these, or have no level to show.
+
+    >>> pair, x = pv.vae((1, 8, 8), latent=8), pv.data.load("digits", binarise="threshold").x
+    >>> plt.close(collapse(pv.collapse_report(pair, x)))
+    """
+    named = reports if isinstance(reports, Mapping) else {"": reports}
+    for name, report in named.items():
+        instance(f"reports: {name}" if name else "reports", report, Collapse)
+    longest_first = sorted(named.values(), key=lambda report: -len(report.levels))
+    sites = list(dict.fromkeys(level.site for report in longest_first for level in report.levels))
+    if not sites:
+        raise ValueError(f"reports: expected at least one with a latent site, found {len(named)} without")
+    levels = [level for report in named.values() for level in report.levels]
+    units = {site: max(level.units for level in levels if level.site == site) for site in sites}
+    most = max(max(float(_by_unit(level).max()) for level in levels), 1e-3)
+    roots = np.sqrt([units[site] for site in sites])
+    figure, axes = plt.subplots(
+        len(named),
+        len(sites),
+        figsize=(max(2.2 + 1.6 * len(sites), 5.4), 0.6 + 2.2 * len(named)),
+        width_ratios=roots.clip(0.6 * roots.mean()).tolist(),  # so that there is room for words above few units
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    kinds = set()
+    for row, (name, report) in zip(axes, named.items(), strict=True):
+        found = {level.site: level for level in report.levels}
+        for ax, site in zip(row, sites, strict=True):
+            ax.set(xticks=[], ylim=(-0.06 * most, 1.05 * most))
+            ax.spines[:].set_visible(False)
+            ax.tick_params(axis="y", length=0)
+            if site in found:
+                kinds |= _units(ax, found[site], units[site], most)
+        row[0].set_ylabel(f"{name}\nKL of a unit, nats".strip())
+    handles = [plt.Rectangle((0, 0), 1, 1, color=UNITS[kind], label=kind) for kind in UNITS if kind in kinds]
+    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
+    return figure
+
+
+def _by_unit(level: Level) -> np.ndarray:
+    """The KL of each unit, or the mean of all in place of each."""
+    return np.full(level.units, level.kl / level.units) if level.unit_kl is None else level.unit_kl.numpy()
+
+
+def _units(ax: Axes, level: Level, places: int, most: float) -> set[str]:
+    """Bars and a strip for one level, in axes with so many places; returns the kinds of units that it has."""
+    active, still, unknown = UNITS
+    heights, variance = _by_unit(level), level.variance
+    kind = np.full(level.units, unknown) if variance is None else np.where(variance.numpy() > ACTIVE, active, still)
+    order = np.argsort(-heights, kind="stable")
+    half = 0.4 if level.units <= 100 and level.unit_kl is not None else 0.5  # more have no room for gaps
+    edges = (np.arange(level.units)[:, None] + [-half, half]).reshape(-1)
+    for name in set(kind):
+        mine = kind[order] == name
+        for base, tops in ((0.0, heights[order].clip(0)), (-0.06 * most, np.full(level.units, -0.02 * most))):
+            steps = np.full(len(edges) - 1, base)  # every second one is a gap
+            steps[::2] = np.where(mine, tops, base)
+            ax.stairs(steps, edges, baseline=base, fill=True, color=UNITS[name])
+    ax.set_xlim(-0.5 - 0.02 * places, places - 0.5 + 0.02 * places)
+    count = f"{level.units} units" if level.active is None else f"{level.active} of {level.units} active"
+    ax.set_title(f"{level.site}\n{count}\n{level.kl:z.2f} nats", fontsize="medium")
+    ax.grid(axis="y", alpha=0.3)
+    ax.set_axisbelow(True)
+    return set(kind)
+
+
 def _batch(variant: Variant, data: Any, n: int | None = None) -> dict[str, Any]:
     """The first n data, or all, by site."""
     return variant.prepare(first(data, n, variant))
@@ -308,9 +427,8 @@ def _images(variant: Variant, data: Any, leading: int) -> tuple[str, np.ndarray]
 
 def _latent(variant: Variant, site: str | None, conditions: Mapping[str, Any]) -> tuple[str, torch.Size]:
     """A latent site of the model and the shape of one code."""
-    trace = variant.draw(1, seed=0, **conditions)
-    observed = {*variant.data_names(trace), *variant.given}
-    shapes = {k: s["fn"].event_shape for k, s in tracing.sites(trace).items() if k not in observed}
+    sites = variant.latent_sites(**conditions)
+    shapes = {name: fn.event_shape for name, fn in sites.items() if name not in variant.given}
     site = next(iter(shapes)) if site is None else known("site", site, shapes)
     return site, shapes[site]
 

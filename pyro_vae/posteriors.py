@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from pyro_vae import checks, distributions
 from pyro_vae.nets import FlattenBatch
+
+__all__ = ["BatchNormNormal", "Classifier", "DiagonalNormal", "bounded", "bounded_scale", "diagonal_normal", "product"]
 
 LOG_SCALE_BOUND = 7.0
 
@@ -29,7 +32,7 @@ def diagonal_normal(parameters: Tensor, event_dim: int = 1) -> dist.Distribution
     return dist.Normal(loc, bounded_scale(s)).to_event(event_dim)
 
 
-def product(q: dist.Distribution, p: dist.Distribution) -> dist.Distribution:
+def product(q: Any, p: Any) -> dist.Distribution:
     r"""N(z; loc, diag scale^2) = q(z) p(z) / Z,   1 / scale^2 = 1 / scale_q^2 + 1 / scale_p^2
 
     What two diagonal normals say together; each counts as far as it is precise. loc is the mean of theirs, weighed

@@ -4,20 +4,20 @@ The signature of a recipe is the only place where the hyper-parameters of a vari
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from pyro_vae import checks, saving
+from pyro_vae import checks, graphs, saving
 from pyro_vae.building import Net, PairParts, label, vector
-from pyro_vae.guides import BottomUpGuide, CVAEGuide, M2Guide, TopDownGuide, VAEGuide
+from pyro_vae.guides import BottomUpGuide, CVAEGuide, DAGGuide, M2Guide, TopDownGuide, VAEGuide
 from pyro_vae.infer import temper
 from pyro_vae.levels import LevelParts
 from pyro_vae.likelihoods import Bernoulli
-from pyro_vae.models import CVAEModel, HVAEModel, VAEModel
+from pyro_vae.models import CVAEModel, DAGModel, HVAEModel, VAEModel
 from pyro_vae.posteriors import DiagonalNormal
 from pyro_vae.priors import Conditional, StandardNormal
 from pyro_vae.variant import Variant
@@ -43,7 +43,7 @@ def recipe(function: Recipe, extends: Recipe | None = None) -> Recipe:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         variant = function(*args, **kwargs)
-        variant.recipe = saving.Built(function.__name__, dict(bound.arguments))
+        variant.recipe = saving.Built(function.__name__, saving.kept(bound.arguments))
         return variant
 
     build.__signature__ = signature  # type: ignore[attr-defined]
@@ -297,7 +297,7 @@ def hvae(
             :class:`pyro_vae.nets.Spatial`, convolutions, where a latent lies in space or data are images of more than
             1024 values, fully connected layers otherwise.
         hidden: widths of the hidden layers of every network, from the data inwards; or a sequence of such widths, one
-            for each level. The decoder has those of the lowest.
+            for each level, whose networks are those between it and what is below it, in both directions.
 
     Raises:
         ValueError: where there are no levels, a level has no width, ``guide`` is unknown, or an argument does not fit.
@@ -316,3 +316,60 @@ def hvae(
         return Variant(model, BottomUpGuide(list(parts.chain())))
     features, posteriors = zip(*parts.ladder(), strict=True)
     return Variant(model, TopDownGuide(features, posteriors, list(model.priors)[:-1]))
+
+
+@recipe
+def dag_vae(
+    data_shape: Mapping[str, Sequence[int] | int] | Sequence[int] | int,
+    parents: Mapping[str, Sequence[str]] | None = None,
+    latent: Mapping[str, int] | int = 8,
+    *,
+    likelihood: Mapping[str, Callable[..., nn.Module]] | Callable[..., nn.Module] = Bernoulli,
+    posterior: Callable[..., nn.Module] = DiagonalNormal,
+    net: Net | None = None,
+    hidden: Sequence[int] | None = None,
+) -> Variant:
+    r"""p(x, z) = prod_i p(z_i | parents of z_i) prod_j p(x_j | parents of x_j)
+
+    Codes along the arrows of any graph without cycles, a tree for one, and data in one part or several, each explained
+    by codes of its own. Roots have the prior N(0, I); all others are normal with mean and scale from a network of their
+    parents. The guide draws the codes in the order of the model and gives each what its exact posterior depends on,
+    of the data and of the codes before it; ``print`` shows both programs.
+
+    Args:
+        data_shape: shape of one datum, whose site is then ``x``; or a mapping from the parts of the data to their
+            shapes, such as {"left": (1, 28, 14), "right": (1, 28, 14)}: a batch is then such a mapping.
+        parents: a mapping from latent sites and parts of the data to the latent sites that explain them, such as
+            {"z1": ["z3"], "z2": ["z3"], "left": ["z1"], "right": ["z2"]}. What has no entry, or an empty one, is a
+            root. By default z3 explains z1 and z2, and these all of the data. As options of the command line:
+            --parents.z1 z3 --parents.z2 z3 --parents.x z1,z2.
+        latent: dimensions of all latent sites, or a mapping from each of them to its dimensions.
+        likelihood: built as ``likelihood(decoder, latents, data_shape)``, of the shapes of the parents, of one its
+            shape; a class of :mod:`pyro_vae.likelihoods`, a ``functools.partial`` of one, or a mapping from the parts
+            of the data to such.
+        posterior: built as ``posterior(encoder, inside, latent)`` for each latent site; a class of
+            :mod:`pyro_vae.posteriors` over codes, or a ``functools.partial`` of one.
+        net: builds encoders and decoders, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`. By default
+            convolutions for images of more than 1024 values, fully connected layers otherwise. Several images of one
+            size are read side by side as channels, codes as planes. Between codes layers are fully connected.
+        hidden: widths of the hidden layers of every network, from the data inwards; by default the net's own.
+
+    Raises:
+        ValueError: where the graph has a cycle; a latent explains nothing, or nothing explains a part of the data;
+            a part of the data is named as a parent; a name is no identifier, is taken, or is no site; a site has
+            no width, or another argument does not fit.
+
+    Source: Webb et al. 2018, arXiv:1712.00287 (the guide); Kingma & Welling 2014, arXiv:1312.6114.
+
+    >>> halves = {"left": (1, 28, 14), "right": (1, 28, 14)}
+    >>> pair = dag_vae(halves, parents={"z1": ["z3"], "z2": ["z3"], "left": ["z1"], "right": ["z2"]})
+    >>> print(pair.model.__doc__, pair.guide.__doc__, sep="\n")
+    p(x, z) = p(z3) p(z1 | z3) p(z2 | z3) p(left | z1) p(right | z2)
+    q(z | x) = q(z3 | left, right) q(z1 | left, z3) q(z2 | right, z3)
+    >>> pair.sample(4)["left"].shape
+    torch.Size([4, 1, 28, 14])
+    """
+    graph = graphs.read(data_shape, parents, latent)
+    parts = graphs.GraphParts(graph, likelihood, posterior, net, hidden)
+    model = DAGModel(parts.priors(), parts.likelihoods(), graph.parents)
+    return Variant(model, DAGGuide(parts.posteriors(), parts.reads, list(graph.data)))

@@ -7,6 +7,7 @@ things of this library.
 import functools
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,13 @@ class Built:
 
     name: str
     arguments: dict[str, Any]
+
+
+def kept(value: Any) -> Any:
+    """An argument as :func:`decode` gives it back: a copy, which its owner may no longer change."""
+    if isinstance(value, Mapping):
+        return {name: kept(v) for name, v in value.items()}
+    return tuple(kept(v) for v in value) if isinstance(value, tuple | list) else value
 
 
 def save(pair: Any, folder: str | Path) -> Path:

@@ -107,7 +107,9 @@ def required(program: Program) -> list[str]:
 
 def _parameters(program: Program) -> Mapping[str, inspect.Parameter]:
     _, bare = _unwrapped(program)
-    return inspect.signature(bare.forward if isinstance(bare, torch.nn.Module) else bare).parameters
+    if isinstance(bare, torch.nn.Module) and not hasattr(bare, "__signature__"):  # which one may have of its own
+        bare = bare.forward
+    return inspect.signature(bare).parameters
 
 
 def handlers(program: Program) -> list[Any]:
@@ -190,18 +192,39 @@ def paired(model: Program, guide: Program, batch: Batch) -> tuple[poutine.Trace,
     return guide_trace, model_trace
 
 
+def codes_alone(model: Program, guide: Program, batch: Batch) -> tuple[poutine.Trace, poutine.Trace]:
+    """As :func:`paired`, but the model runs no further than its last latent site: no data are explained."""
+    guide_trace = poutine.trace(guide).get_trace(**filled(batch))
+    shared = [name for name, site in latent_sites(guide_trace).items() if not site["infer"].get("is_auxiliary")]
+    return guide_trace, until(shared, poutine.replay(model, trace=guide_trace), batch)
+
+
+def until(names: Iterable[str], program: Program, batch: Batch) -> poutine.Trace:
+    """The trace of a program as far as the last of some sites."""
+    tracer = poutine.trace()
+    with suppress(_Enough), tracer, _Until(names):
+        program(**batch)
+    return tracer.get_trace()
+
+
 @dataclass
 class Terms:
     """The terms of the ELBO, one entry per site, each of shape (particles, batch), in nats.
 
-    ``data``: log p(x | ...);  ``prior``: log p(z | ...);  ``posterior``: log q(z | ...);
-    ``mean``: E_q[z | ancestors], of shape (batch, units), averaged over the particles, where q has a mean.
+    ``data``: log p(x | ...);  ``prior``: log p(z | ...), in the order of the model;  ``posterior``: log q(z | ...), in
+    that of the guide;  ``mean``: E_q[z | ancestors], of shape (particles, batch, units), where q has a mean;
+    ``units``: log q - log p of each unit, of the same shape, where both factorise into units.
+
+    Of codes alone ``data`` is empty; ``units`` is, where it is not of codes alone.
     """
 
     data: dict[str, Tensor]
     prior: dict[str, Tensor]
     posterior: dict[str, Tensor]
     mean: dict[str, Tensor]
+    units: dict[str, Tensor]
+    #: how many numbers a code of each site has
+    width: dict[str, int]
 
     @property
     def reconstruction(self) -> Tensor:
@@ -259,15 +282,18 @@ def check(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
         check_shape(name, site)  # data first: codes are computed from them
 
 
-def _terms(model: Program, guide: Program, batch: Batch, particles: int, given: tuple[str, ...], dim: int) -> Terms:
+def _terms(
+    model: Program, guide: Program, batch: Batch, particles: int, given: tuple[str, ...], dim: int, codes: bool
+) -> Terms:
     """Terms of ``particles`` draws at once: in a plate of their own at ``dim``, or (0) as copies of the data."""
     size = len(next(iter(batch.values())))
+    run = codes_alone if codes else paired
     if dim:
         with pyro.plate("_particles", particles, dim=dim):
-            guide_trace, model_trace = paired(model, guide, batch)
+            guide_trace, model_trace = run(model, guide, batch)
     else:
-        guide_trace, model_trace = paired(model, guide, copied(batch, particles))
-    return scored(guide_trace, model_trace, particles, size, given, dim)
+        guide_trace, model_trace = run(model, guide, copied(batch, particles))
+    return scored(guide_trace, model_trace, particles, size, given, dim, codes=codes)
 
 
 def scored(
@@ -277,6 +303,8 @@ def scored(
     size: int,
     given: tuple[str, ...] = (),
     dim: int = 0,
+    *,
+    codes: bool = False,
 ) -> Terms:
     """The terms of two traces: of ``particles`` in a plate at ``dim``, or (0) as copies of the ``size`` data."""
     guide_trace.compute_log_prob()
@@ -287,13 +315,33 @@ def scored(
     def per_datum(group: dict[str, Site]) -> dict[str, Tensor]:
         return {name: folded(log_prob(site), 0, particles, size, dim).sum(-1) for name, site in group.items()}
 
-    expectations = {name: (site["fn"].event_dim, mean(site["fn"])) for name, site in posterior.items()}
-    means = {
-        name: folded(value, event_dim, particles, size, dim).mean(0)
-        for name, (event_dim, value) in expectations.items()
-        if value is not None
-    }
-    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), means)
+    def per_unit(group: dict[str, Tensor | None]) -> dict[str, Tensor]:
+        return {
+            name: folded(value, posterior[name]["fn"].event_dim, particles, size, dim)
+            for name, value in group.items()
+            if value is not None
+        }
+
+    means = per_unit({name: mean(site["fn"]) for name, site in posterior.items()})
+    units = per_unit({name: _kl_by_unit(posterior[name], drawn[name]) for name in drawn if codes})
+    width = {name: site["value"].numel() // (particles * size) for name, site in posterior.items()}
+    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), means, units, width)
+
+
+def _kl_by_unit(posterior: Site, prior: Site) -> Tensor | None:
+    """log q - log p of each unit at the value drawn, in the shape of the value; None where units do not factorise."""
+    log_q, log_p = _log_prob_by_unit(posterior), _log_prob_by_unit(prior)
+    return None if log_q is None or log_p is None else log_q - log_p
+
+
+def _log_prob_by_unit(site: Site) -> Tensor | None:
+    """As :func:`log_prob`, before it is summed over the event."""
+    fn, mask = site["fn"], site["mask"]
+    if isinstance(mask, Tensor):
+        mask = mask[(..., *[None] * fn.event_dim)]
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    return None if fn.event_shape else scale_and_mask(fn.log_prob(site["value"]), mask=mask)
 
 
 def log_prob(site: Site) -> Tensor:
@@ -352,11 +400,14 @@ def terms(
     particles: int,
     given: tuple[str, ...] = (),
     rows: int = 4096,
+    *,
+    codes: bool = False,
 ) -> Iterator[tuple[slice, Terms]]:
     """Terms of ``particles`` draws per datum, never more than ``rows`` decoded at a time.
 
     ``given`` names the observed sites that are conditions. Yields the slice of the data that the terms
-    belong to; each slice comes up until all its particles are drawn.
+    belong to; each slice comes up until all its particles are drawn. With ``codes`` the terms are those of the codes
+    alone, unit by unit too, and nothing is decoded.
 
     Raises:
         ValueError: where a site stands outside the data plate, its values do not have the shape of its
@@ -370,7 +421,7 @@ def terms(
         chunk = {name: value[part] for name, value in batch.items()}
         for draw in slices(particles, together):
             with prepared():
-                found = _terms(model, guide, chunk, draw.stop - draw.start, given, dim)
+                found = _terms(model, guide, chunk, draw.stop - draw.start, given, dim, codes)
             yield part, found
 
 
@@ -489,9 +540,14 @@ class _Enough(Exception):
     """All that was to be looked at has been seen."""
 
 
-class _Stopping(_Inspection):
+class _Until(Messenger):
+    """Stops a program as soon as it has come by all of some sites; handlers around this one see the last of them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = set(names)
+
     def _pyro_post_sample(self, msg: Any) -> None:
-        super()._pyro_post_sample(msg)
         self.names.discard(msg["name"])
         if not self.names:
             raise _Enough
@@ -504,7 +560,7 @@ def check_given(model: Program, names: Iterable[str], batch: Batch) -> None:
         ValueError: where a condition has another shape than its site, or lies outside the site's support.
     """
     if all(name in batch for name in required(model)):
-        with suppress(_Enough), _Stopping(names):
+        with suppress(_Enough), _Inspection(names), _Until(names):
             model(**batch)
 
 

@@ -3,21 +3,29 @@
 As in contract.py, each check takes a recipe, and data are the variant's own draws.
 """
 
+import inspect
+
 import pyro
 import pytest
 import torch
 from contract import SHAPE, batch_of
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, Predictive
+from pyro.infer.inspect import get_model_relations
 from pyro.ops.stats import effective_sample_size
 
 from pyro_vae import tracing
 
 
+def two_units(recipe):
+    """The argument of a recipe that makes every code two numbers."""
+    return {"latent": 2} if "latent" in inspect.signature(recipe).parameters else {"latents": (2, 2)}
+
+
 def make(recipe, seed=0):
     """A small pair with large weights: as it is built, a datum says next to nothing of its code."""
     torch.manual_seed(seed)
-    pair = recipe(SHAPE, latent=2)
+    pair = recipe(SHAPE, **two_units(recipe))
     with torch.no_grad():
         for parameter in pair.parameters():
             parameter.mul_(3)
@@ -66,7 +74,9 @@ def do(recipe):
     for batch in batches(pair, 5):
         sites = tracing.sites(poutine.trace(pair.model).get_trace(**batch))
         data = [name for name in batch if name not in pair.given]
+        arrows = get_model_relations(pair.model, model_kwargs=batch)["sample_sample"]
         for site in (name for name in sites if name not in data):
+            assert any(site in parents for parents in arrows.values())
             value = other[site]["value"]
             done = scored(poutine.do(pair.model, data={site: value}), **batch)
             rest = {name: x for name, x in batch.items() if name != site}
@@ -81,6 +91,7 @@ def do(recipe):
             left = scored(poutine.replay(pair.model, trace=done), **batch)  # the same draws, left alone
             for name in data:
                 torch.testing.assert_close(tracing.mean(done.nodes[name]["fn"]), tracing.mean(told.nodes[name]["fn"]))
+            for name in (name for name, parents in arrows.items() if site in parents):
                 assert not torch.allclose(tracing.mean(done.nodes[name]["fn"]), tracing.mean(left.nodes[name]["fn"]))
 
 

@@ -49,8 +49,8 @@ MAY_IMPORT = {
     **dict.fromkeys(["infer", "data"], PAIRS),
     **dict.fromkeys(["train", "evaluation"], LEARNING),
     "building": PARTS | ROLES,
-    "levels": PARTS | ROLES | {"building"},
-    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building", "levels"},
+    **dict.fromkeys(["graphs", "levels"], PARTS | ROLES | {"building"}),
+    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building", "graphs", "levels"},
     "comparison": LEARNING | {"train", "evaluation", "recipes"},
 }
 TOP = {"plot", "cli", "__main__", "demo"}  # everything meets here, and only these draw

@@ -188,8 +188,8 @@ def test_hidden_widths_of_each_level():
     assert widths(pair.guide.features[0]) == [9, 8]
     assert widths(pair.guide.features[1]) == [7]
     assert widths(pair.guide.posteriors[1]) == [4]
-    assert widths(pair.model.priors[0]) == [8, 9, 8]  # towards the data: the widths in reverse, then loc and s
-    assert widths(pair.model.likelihood) == [8, 9, 10]
+    assert widths(pair.model.priors[0]) == [7, 8]  # from z2 to z1: those of the upper level, then loc and s
+    assert widths(pair.model.likelihood) == [8, 9, 10]  # towards the data: the widths in reverse
     one, two = pv.vae(10, latent=4, hidden=(9, 8)), pv.hvae(10, latents=(4,), hidden=(9, 8))
     assert widths(one.model.likelihood) == widths(two.model.likelihood)
     assert widths(one.guide) == widths(two.guide)

@@ -75,12 +75,14 @@ def edges(graph):
 
 CONDITIONAL = {("c", "z"), ("c", "x"), ("z", "x")}
 ARROWS = {"vae": {("z", "x")}, "beta_vae": {("z", "x")}, "cvae": CONDITIONAL, "m2": CONDITIONAL - {("c", "z")}}
+ARROWS["hvae"] = {("z2", "z1"), ("z1", "x"), ("z2", "x")}
+ARROWS["dag_vae"] = {("z3", "z1"), ("z3", "z2"), ("z1", "x"), ("z2", "x")}
 
 
 @pytest.mark.parametrize("name", ARROWS)
 def test_an_arrow_wherever_a_site_depends_on_another(name):
     pytest.importorskip("graphviz")
-    pair = pv.RECIPES[name](IMAGES, latent=2)
+    pair = pv.RECIPES[name](IMAGES)
     batch = interoperation.batch_of(pair, 3)
     assert edges(pyro.render_model(pair.model, model_kwargs=batch)) == ARROWS[name]
 

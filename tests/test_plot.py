@@ -111,6 +111,36 @@ def test_reconstructions_of_fewer_data_than_asked_for(digits):
     assert shown(plot.reconstructions(vae(), digits.x[:3].numpy(), 10)).shape == (33, 50)
 
 
+def test_levels_are_drawn_anew_from_the_lowest_upwards(digits):
+    torch.manual_seed(0)
+    pair = pv.hvae((1, 8, 8), latents=(6, 4, 2))
+    figure = plot.levels(pair, digits, 3, draws=2, seed=5)
+    columns = [digits.x[:3], pair.reconstruct(x=digits.x[:3], mean=True, seed=5)]
+    for anew in (["z1"], ["z1", "z2"], ["z1", "z2", "z3"]):
+        columns += [pair.reconstruct(resample=anew, x=digits.x[:3], mean=True, seed=seed) for seed in (5, 6)]
+    for j, column in enumerate(columns):
+        for i in range(3):
+            np.testing.assert_array_equal(tile(figure, i, j), column[i, 0])
+    names = [t.get_text() for t in figure.axes[0].get_xticklabels()]
+    assert names == ["x", "all held", "z1", "to z2", "to z3"]
+    nothing_held = plot.levels(vae(), digits, 2, draws=1)
+    assert [t.get_text() for t in nothing_held.axes[0].get_xticklabels()] == ["x", "all held", "z"]
+
+
+def test_levels_under_conditions(digits):
+    figure = plot.levels(pv.cvae((1, 8, 8), latent=2), digits, 2, draws=1)
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["x", "all held", "z"]
+
+
+def test_traversals_with_levels_below_drawn_anew(digits):
+    torch.manual_seed(0)
+    pair = pv.hvae((1, 8, 8), latents=(6, 4), skip=False)
+    figure = plot.traversals(pair, digits, site="z2", units=[3], values=[-2, 2], resample=["z1"])
+    images = pair.traverse("z2", [3], [-2, 2], resample=["z1"], x=digits.x[:1])
+    for j in range(2):
+        np.testing.assert_array_equal(tile(figure, 0, j), images[0, j, 0])
+
+
 def test_dynamic_data_are_drawn_once():
     grey = pv.data.load("digits", "test", binarise="dynamic")
     figure = plot.reconstructions(vae(), grey, 4)

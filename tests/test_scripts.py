@@ -37,6 +37,20 @@ def cvae(printed):
     assert figure(r"nearest to the mean of their class: (\S+)", printed) > 0.7  # of ten classes
 
 
+def hvae(printed):
+    """The more levels are held, the more of a datum is left."""
+    both, top, none = (figure(rf"where {held} is held: (\S+)", printed) for held in ("z1 and z2", "z2", "nothing"))
+    assert both > 0.8
+    assert both > top + 0.05
+    assert top > none + 0.02
+
+
+def dag_vae(printed):
+    """What one half tells of the other went through the code that explains both."""
+    seen, blind = (figure(rf"left ones {how}: (\S+)", printed) for how in ("seen", "not seen"))
+    assert seen > blind + 0.02
+
+
 def m2(printed):
     assert figure(r"accuracy (\S+) with 100 labels", printed) > 0.6  # of ten classes
     assert figure(r"accuracy (\S+) of the class", printed) > 0.6
@@ -46,7 +60,7 @@ def vae(printed):
     assert figure(r"pixels told from the means of the codes: (\S+)", printed) > 0.8
 
 
-FIGURES = {check.__name__: check for check in (beta_vae, cvae, m2, vae)}
+FIGURES = {check.__name__: check for check in (beta_vae, cvae, dag_vae, hvae, m2, vae)}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

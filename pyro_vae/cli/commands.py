@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import json
+import logging
 import shlex
 import sys
 import warnings
@@ -37,7 +38,7 @@ def run(words: Sequence[str] | None = None) -> int:
     """Run one command; what goes wrong is one line on standard error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal has no letters for
-    with warnings.catch_warnings():
+    with _logged(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"pyro-vae: warning: {_line(message)}", file=sys.stderr)
         try:
             command, bound, _ = application().parse_args(words, exit_on_error=False, print_error=False)
@@ -55,6 +56,20 @@ def run(words: Sequence[str] | None = None) -> int:
                 raise
             return _told(str(error).partition("\n")[0], 1)
     return 0
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """What training warns of, such as a collapsed level, as a line of ours."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("pyro-vae: warning: %(message)s"))
+    log = logging.getLogger("pyro_vae")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _told(error: Any, code: int) -> int:

@@ -84,6 +84,5 @@ def _kind(parameter: inspect.Parameter) -> Any:
     kinds = [t for t in (get_args(annotation) if union else (annotation,)) if t is not type(None)]
     several = [t for t in kinds if get_origin(t) in (Sequence, tuple) and get_args(t)[0] in SIMPLE]
     lists = [Sequence[get_args(t)[0]] for t in several]  # type: ignore[misc]
-    if any(get_origin(t) is Mapping for t in kinds):
-        return dict[str, str]
-    return next((t for t in (*lists, Path, float, int, bool, str) if t in (*lists, *kinds)), None)
+    mapping = dict[str, str] if any(get_origin(t) is Mapping for t in kinds) else None  # where no fewer words will do
+    return next((t for t in (*lists, Path, float, int, bool, str) if t in (*lists, *kinds)), mapping)

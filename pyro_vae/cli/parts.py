@@ -11,10 +11,11 @@ import pyro.infer
 import torch
 from torch.optim import lr_scheduler
 
-from pyro_vae import checks, infer, likelihoods, nets, priors
+from pyro_vae import checks, infer, likelihoods, nets, posteriors, priors
 
-BUILDERS = ("likelihood", "net", "prior", "lr_schedule")  # called later, with what only the training knows
-FILLED_IN = ("decoder", "latent", "data_shape", "net", "inside", "outside", "optimizer")  # by whoever calls them
+BUILDERS = ("likelihood", "posterior", "net", "prior", "lr_schedule")  # called later, with what only the training knows
+# by whoever calls them
+FILLED_IN = ("decoder", "encoder", "latent", "data_shape", "net", "inside", "outside", "optimizer")
 PARTS = (*BUILDERS, "objective", "temper")
 OBJECTIVES = (pyro.infer, "Trace_ELBO TraceMeanField_ELBO TraceGraph_ELBO TraceEnum_ELBO RenyiELBO")
 SCHEDULES = (
@@ -25,7 +26,9 @@ SCHEDULES = (
 
 
 def made(name: str, value: Any) -> Any:
-    """What the value of any option stands for: a part where the option names one, or a weight; else itself."""
+    """What the value of any option stands for: a part where the option names one, a weight, or lists; else itself."""
+    if name == "parents":
+        return {site: words.split(",") for site, words in value.items()}
     if name not in PARTS or not isinstance(value, str):
         return value
     if name == "temper":
@@ -59,8 +62,9 @@ def choices(option: str) -> dict[str, Any]:
         return _named(*SCHEDULES)
     if option == "net":  # those that recipes can build from two shapes
         return {n: c for n, c in _named(nets).items() if "hidden" in inspect.signature(c).parameters}
-    if option == "prior":
-        return {n: c for n, c in _named(priors).items() if "latent" in inspect.signature(c).parameters}
+    if option in ("prior", "posterior"):  # of a code; of a class label there is nothing to choose
+        named = _named(priors) if option == "prior" else _named(posteriors)
+        return {n: c for n, c in named.items() if "latent" in inspect.signature(c).parameters}
     # what a table's columns are is told by the table
     given = {n: c for n, c in _named(likelihoods).items() if "decoder" in inspect.signature(c).parameters}
     return {name: likelihood for name, likelihood in given.items() if name != "Columns"}

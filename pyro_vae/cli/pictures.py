@@ -23,12 +23,13 @@ KINDS: dict[str, Callable[[Plan, Variant, Path], Any]] = {
     "samples": lambda plan, pair, run: plot.samples(pair, **conditions(plan, pair, 64)),
     "reconstructions": lambda plan, pair, run: plot.reconstructions(pair, plan.held_out()),
     "traversals": lambda plan, pair, run: plot.traversals(pair, first(plan.held_out(), SHOWN, pair)),
+    "levels": lambda plan, pair, run: plot.levels(pair, plan.held_out()),
     "transfers": lambda plan, pair, run: plot.transfers(pair, plan.held_out(), _classes(plan)),
     "completions": lambda plan, pair, run: plot.completions(pair, plan.held_out()),
     "latents": lambda plan, pair, run: plot.latents(pair, *_labelled(plan.held_out(), pair)),
     "learning_curves": lambda plan, pair, run: plot.learning_curves(Run.read(run, pair)),
 }
-IMAGES = ("samples", "reconstructions", "traversals", "transfers")
+IMAGES = ("samples", "reconstructions", "traversals", "levels", "transfers")
 
 
 def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: Path | None = None) -> list[Path]:
@@ -82,7 +83,10 @@ def _suits(kind: str, plan: Plan, pair: Variant) -> bool:
         return plan.parted
     if kind == "transfers" and not (pair.given and _classes(plan)):
         return False
-    return kind not in IMAGES or (not plan.parted and _are_images(pair.sample(1, seed=0, **conditions(plan, pair, 1))))
+    one = conditions(plan, pair, 1)
+    if kind == "levels" and len(set(pair.latent_sites(**one)) - set(pair.given)) < 2:
+        return False
+    return kind not in IMAGES or (not plan.parted and _are_images(pair.sample(1, seed=0, **one)))
 
 
 def _classes(plan: Plan) -> list[int]:

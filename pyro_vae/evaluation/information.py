@@ -31,6 +31,30 @@ class Information:
     error: float | None = None
     draws: int = 0
 
+    @classmethod
+    def of(cls, nats: Tensor) -> "Information":
+        """The mean over codes."""
+        error = float(nats.std()) / len(nats) ** 0.5 if len(nats) > 1 else math.nan
+        return cls(float(nats.mean()), error, len(nats))
+
+
+class Mixture:
+    """Running sums over data: log sum_n q(z | x_n) of each code, and the mean of log q(z | x_n) over p(n | z)."""
+
+    def __init__(self, codes: int) -> None:
+        self.log_sum = torch.full((codes,), -math.inf, dtype=torch.float64)
+        self.mean = torch.zeros_like(self.log_sum)
+
+    def add(self, log_prob: Tensor, codes: slice = slice(None)) -> None:
+        """Take in log q(z | x) of some codes under some data, (codes, data)."""
+        log_prob = log_prob.double().cpu()
+        share = log_prob.softmax(1)
+        mean = torch.where(share > 0, share * log_prob, 0.0).sum(1)
+        log_sum = log_prob.logsumexp(1)
+        weight = torch.sigmoid(log_sum - self.log_sum[codes]).nan_to_num(0.0)  # both may be log 0
+        self.mean[codes] += weight * (mean - self.mean[codes])
+        self.log_sum[codes] = torch.logaddexp(self.log_sum[codes], log_sum)
+
 
 def mutual_information(
     variant: Variant, feed: Batches, particles: int, draws: int | None, rows: int | None, seed: int
@@ -69,9 +93,7 @@ def mutual_information(
     size, log_sum, mean = _mixture(variant, feed, codes, dim, rows, seed, anew=anew)
     if (codes.log_prob.double().cpu() > log_sum + SLACK).any():
         return Information()  # a code's own posterior is no part of the sum
-    nats = math.log(size) - (log_sum - mean)
-    error = float(nats.std()) / len(nats) ** 0.5 if len(nats) > 1 else math.nan
-    return Information(float(nats.mean()), error, len(nats))
+    return Information.of(math.log(size) - (log_sum - mean))
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -100,8 +122,7 @@ def _mixture(
     variant: Variant, feed: Batches, codes: Codes, dim: int, rows: int | None, seed: int, *, anew: bool
 ) -> tuple[int, Tensor, Tensor]:
     """How many data there are, log sum_n q(z | x_n) of each code, and the mean of log q(z | x_n) over p(n | z)."""
-    total = torch.full((len(codes),), -math.inf, dtype=torch.float64)
-    mean = torch.zeros_like(total)
+    mixture = Mixture(len(codes))
     units = sum(value[0].numel() for value in codes.values.values())
     size = 0
     with seeded(seed):
@@ -115,11 +136,5 @@ def _mixture(
                 for part in slices(length, max(min(pairs // together, most), 1)):
                     some = {name: value[part] for name, value in batch.items()}
                     for some_codes in slices(len(codes), together):
-                        log_prob = scores(variant.guide, some, codes[some_codes], dim).double().cpu()
-                        share = log_prob.softmax(1)
-                        part_mean = torch.where(share > 0, share * log_prob, 0.0).sum(1)
-                        part_total = log_prob.logsumexp(1)
-                        weight = torch.sigmoid(part_total - total[some_codes]).nan_to_num(0.0)  # both may be log 0
-                        mean[some_codes] += weight * (part_mean - mean[some_codes])
-                        total[some_codes] = torch.logaddexp(total[some_codes], part_total)
-    return size, total, mean
+                        mixture.add(scores(variant.guide, some, codes[some_codes], dim), some_codes)
+    return size, mixture.log_sum, mixture.mean

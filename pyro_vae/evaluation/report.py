@@ -6,16 +6,13 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
 
 from pyro_vae import checks, tracing
 from pyro_vae.data import batches
 from pyro_vae.evaluation.information import mutual_information
+from pyro_vae.infer.activity import Activity, verdict
 from pyro_vae.tracing import Moments, Totals, seeded
 from pyro_vae.variant import Variant
-
-ACTIVE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.1
-SPENT = 0.05  # nats a unit; the code of a unit that carries more is no copy of its prior
 
 
 @dataclass(frozen=True)
@@ -83,16 +80,8 @@ class Report:
     @property
     def verdicts(self) -> list[str]:
         """In words, where latents have collapsed onto their prior."""
-        words = []
-        for site, active in self.active_units.items():
-            units = self.units[site]
-            if active == 0 and self.kl[site] > SPENT * units:
-                continue  # a narrow prior: means vary by little, and yet tell the data apart
-            if active == 0:
-                words.append(f"{site} has COLLAPSED: none of its {units} units follows the data, the model ignores it")
-            elif active < units:
-                words.append(f"{site}: {units - active} of {units} units have collapsed onto the prior")
-        return words
+        found = (verdict(site, self.kl[site], self.units[site], active) for site, active in self.active_units.items())
+        return [words for words in found if words]
 
     def __str__(self) -> str:
         error = f"  +- {self.standard_error:.3f}" if self.data > 1 else ""
@@ -167,7 +156,7 @@ def evaluate(
     data = data.drawn(seed) if hasattr(data, "drawn") else data
     totals = Totals(particles)
     log_likelihood, ess = [], []
-    means: dict[str, list[Tensor]] = {}
+    activity: dict[str, Activity] = {}
     observed = hidden = 0
     feed = batches(variant, data, batch_size, variant.device)
     hits = labelled = 0
@@ -176,17 +165,11 @@ def evaluate(
             variant.prepare({k: v[:1] for k, v in batch.items()})  # a mask of all data ends here
             hidden += sum(int(torch.isnan(value).sum()) for value in batch.values())
             moments = Moments(len(next(iter(batch.values()))))
-            averages: dict[str, Tensor] = {}
             for part, terms in variant.terms(particles, rows=rows, **batch):
                 moments.add(part, terms.log_weights)
                 totals.add(terms)
-                share = len(terms.log_weights) / particles
-                for name, mean in terms.mean.items():
-                    if name not in averages:
-                        averages[name] = torch.zeros(len(moments.total), mean.shape[1], dtype=torch.float64)
-                    averages[name][part] += share * mean.double().cpu()
-            for name, average in averages.items():
-                means.setdefault(name, []).append(average)
+                for name, means in terms.mean.items():
+                    activity.setdefault(name, Activity()).add(means, particles)
             for label in set(variant.labels) & set(batch):
                 found = variant.classify(batch, site=label, rows=rows).argmax(-1)
                 hits, labelled = hits + int((found == batch[label]).sum()), labelled + len(found)
@@ -201,7 +184,7 @@ def evaluate(
     information = mutual_information(variant, feed, particles, draws, rows, seed)
     bound = torch.cat(log_likelihood)
     size = len(bound)
-    codes = {name: torch.cat(m) for name, m in means.items() if size > 1}  # one datum has no variance
+    activity = {name: found for name, found in activity.items() if size > 1}  # one datum has no variance
     return Report(
         elbo=totals.elbo / size,
         log_likelihood=float(bound.mean()),
@@ -209,8 +192,8 @@ def evaluate(
         effective_sample_size=float(torch.cat(ess).mean()),
         reconstruction=totals.reconstruction / size,
         kl={site: kl / size for site, kl in totals.kl.items()},
-        active_units={name: int((c.var(0, correction=0) > ACTIVE).sum()) for name, c in codes.items()},
-        units={name: c.shape[1] for name, c in codes.items()},
+        active_units={name: found.active for name, found in activity.items()},
+        units={name: found.units for name, found in activity.items()},
         particles=particles,
         data=size,
         dimensions=(observed - hidden) / size,

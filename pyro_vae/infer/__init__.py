@@ -1,9 +1,10 @@
 """Inference: effect handlers, objectives and the stepper, for any pair of Pyro programs."""
 
+from pyro_vae.infer.aggressive import Aggressive
 from pyro_vae.infer.free_bits import FreeBits
 from pyro_vae.infer.iwae import IWAE
 from pyro_vae.infer.observing import observed
 from pyro_vae.infer.svi import SVI
 from pyro_vae.infer.tempering import Cyclical, WarmUp, temper
 
-__all__ = ["IWAE", "SVI", "Cyclical", "FreeBits", "WarmUp", "observed", "temper"]
+__all__ = ["IWAE", "SVI", "Aggressive", "Cyclical", "FreeBits", "WarmUp", "observed", "temper"]

@@ -22,6 +22,7 @@ from pyro_vae.data import Batches, batches
 from pyro_vae.data.feed import derived
 from pyro_vae.infer import SVI
 from pyro_vae.infer import temper as Temper  # the argument of fit has its name
+from pyro_vae.infer.activity import ADVICE, Activity, code_terms, collapsed
 from pyro_vae.infer.diagnosis import diagnose
 from pyro_vae.train.keeper import Keeper
 from pyro_vae.train.run import Run
@@ -29,6 +30,8 @@ from pyro_vae.train.settings import settings
 from pyro_vae.variant import Variant
 
 WATCHED = 2048  # training data on which the terms of the ELBO are followed
+ANCESTORS = 16  # draws of the ancestors of a site, along which its active units are followed
+FEW = 512  # training data on which they are, so that of an epoch of 50,000 data they take a fortieth at most
 log = logging.getLogger("pyro_vae")
 
 
@@ -130,6 +133,7 @@ def fit(
         if out is not None:
             words = settings(variant, stepper, tempers, schedule, parts, seed)
             keeper.start(schedule, {"batch_size": str(batch_size), "patience": str(patience)} | words)
+        activity: dict[str, Activity] = {}
         bar = tqdm(total=epochs, initial=run.epochs, disable=None if progress else True, unit="epoch")
         closing.callback(bar.close)
         for epoch in range(run.epochs, 0 if run.stopped else epochs):
@@ -138,7 +142,8 @@ def fit(
                 "objective": _epoch(variant, stepper, data, tempers, seed, epoch),
                 **_weights(tempers),
             }
-            row |= _terms(variant, data, seed, epoch)
+            terms, activity = _terms(variant, data, seed, epoch)
+            row |= terms | {f"active_{site}": found.active for site, found in activity.items()}
             if held_out is not None:
                 row["validation_elbo"] = _elbo(variant, held_out, seed, epoch)
             if schedule is not None:
@@ -148,11 +153,12 @@ def fit(
                 else:
                     schedule.step()
             row["seconds"] = time.perf_counter() - start
-            _show(bar, epoch, row)
+            _show(bar, epoch, row, activity)
             run.append(row)
             if keeper.enough():
                 break
         keeper.finish()
+    _warn(run, activity)
     return run
 
 
@@ -329,23 +335,38 @@ def _checked(data: Batches, epoch: int) -> Any:
     return pyro.validation_enabled(data.streams and epoch == 0)
 
 
-def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> dict[str, float]:
-    """ELBO, reconstruction and KL per latent site of the bare pair, on the first data."""
+def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> tuple[dict[str, float], dict[str, Activity]]:
+    """ELBO, reconstruction and KL per latent site of the bare pair, and which units are active, on the first data."""
     totals, count = tracing.Totals(), 0
+    few = min(FEW, max(data.size // 50, 128))
+    activity: dict[str, Activity] = {}
+
+    def note(terms: tracing.Terms, draws: int) -> None:
+        for site, means in terms.mean.items():
+            activity.setdefault(site, Activity()).add(means, draws)
+
     with tracing.seeded(derived(seed)), _checked(data, epoch):
         for batch in data.fixed():
             for _, terms in variant.terms(**batch):
                 totals.add(terms)
+                if len(terms.posterior) == 1:  # a site without ancestors has one mean
+                    note(terms, 1)
             if not math.isfinite(totals.elbo):
                 with variant.scope():
                     cause = diagnose(variant.model, variant.guide, batch)
                 raise FloatingPointError(f"epoch {epoch + 1}, after step {data.steps}: the ELBO is not finite: {cause}")
+            if len(terms.posterior) > 1 and count < few:
+                some = {name: value[: few - count] for name, value in batch.items()}
+                with tracing.seeded(derived(seed, -1, count)):  # which leaves the draws of the other terms as they are
+                    for several in code_terms(variant, some, ANCESTORS):
+                        note(several, ANCESTORS)
             count += len(next(iter(batch.values())))
             if count >= WATCHED:
                 break
+    known = {site: found for site, found in activity.items() if found.size > 1}  # one datum has no variance
     sums = {"elbo": totals.elbo, "reconstruction": totals.reconstruction}
     sums |= {f"kl_{site}": kl for site, kl in totals.kl.items()}
-    return {column: value / count for column, value in sums.items()}
+    return {column: value / count for column, value in sums.items()}, known
 
 
 def _elbo(variant: Variant, data: Batches, seed: int, epoch: int) -> float:
@@ -359,12 +380,27 @@ def _elbo(variant: Variant, data: Batches, seed: int, epoch: int) -> float:
     return elbo
 
 
-def _show(bar: Any, epoch: int, row: dict[str, float]) -> None:
+def _show(bar: Any, epoch: int, row: dict[str, float], activity: dict[str, Activity]) -> None:
     shown = [k for k in row if k in ("elbo", "reconstruction", "validation_elbo") or k.startswith("kl_")]
     figures = {k: f"{row[k]:.2f}" for k in shown}
     bar.set_postfix(figures, refresh=False)
     bar.update()
-    log.info("epoch %d: %s (nats per datum)", epoch + 1, ", ".join(f"{k} {v}" for k, v in figures.items()))
+    active = ", ".join(f"{site} {found.active} of {found.units}" for site, found in activity.items())
+    words = ", ".join(f"{k} {v}" for k, v in figures.items())
+    log.info("epoch %d: %s (nats per datum)%s", epoch + 1, words, active and f"; active units: {active}")
+
+
+def _warn(run: Run, activity: dict[str, Activity]) -> None:
+    """Name the sites that have collapsed in the pair that stays, which is that of the best epoch."""
+    told = []
+    for site, found in activity.items():
+        kl, active = (run.history[f"{figure}_{site}"][run.best_epoch - 1] for figure in ("kl", "active"))
+        if math.isfinite(active):  # an epoch from before a resumption may lack it
+            told.append(collapsed(site, kl, found.units, int(active)))
+    for words in filter(None, told):
+        log.warning("site %s", words)
+    if any(told):
+        log.warning(ADVICE)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,9 @@ class Run:
 
     ``history`` maps a column to one number per epoch, in nats per datum where it is a bound:
     ``objective`` (mean of what was maximised over the epoch), ``elbo``, ``reconstruction`` and ``kl_<site>``
-    (of the bare pair, after the epoch, on up to 2,048 training data), ``validation_elbo``, ``weight_<site>``
-    (of a schedule), ``lr``, ``seconds``.
+    (of the bare pair, after the epoch, on up to 2,048 training data), ``active_<site>`` (how many units follow these
+    data; of several latent sites along 16 draws of their ancestors, on 128 to 512 of them; of sites whose posterior
+    has a mean), ``validation_elbo``, ``weight_<site>`` (of a schedule), ``lr``, ``seconds``.
     """
 
     variant: Variant
@@ -52,9 +54,10 @@ class Run:
             raise ValueError(f"{folder / CHECKPOINT}: not the checkpoint of a run") from None
 
     def append(self, row: dict[str, float]) -> None:
-        """Take in the figures of one epoch."""
-        for column, value in row.items():
-            self.history.setdefault(column, []).append(value)
+        """Take in the figures of one epoch; what an epoch lacks is NaN, so that columns are of one length."""
+        epochs = self.epochs
+        for column in {**self.history, **row}:
+            self.history.setdefault(column, [math.nan] * epochs).append(row.get(column, math.nan))
 
     def write(self, folder: Path) -> None:
         """``metrics.csv``: one row per epoch."""

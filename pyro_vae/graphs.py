@@ -1,0 +1,240 @@
+"""Graphs of latents: sites and their parents read from a plain mapping, what a guide has to read, and the parts."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
+from itertools import permutations
+from keyword import iskeyword
+from typing import Any
+
+from torch import nn
+
+from pyro_vae import checks, likelihoods
+from pyro_vae.building import Net, Nets, Part
+from pyro_vae.priors import Conditional, StandardNormal
+
+Shape = tuple[int, ...]
+Parents = dict[str, tuple[str, ...]]
+
+PLATE = "data"  # of every story; Pyro knows plates and sites by one set of names
+# what programs, objectives and the verbs of a pair take by name beside the data
+TAKEN = {"self", "model", "guide", "ancestors", "fill", "held", "mean", "particles", "proposal", "resample", "rows"}
+TAKEN |= {"seed", "site", "to", "units", "values"}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Latent sites and parts of the data with their shapes, and the parents of each, which come before it."""
+
+    latents: dict[str, Shape]
+    data: dict[str, Shape]
+    parents: Parents
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Of every site."""
+        return {**self.latents, **self.data}
+
+    def reads(self) -> Parents:
+        """For each latent what its exact posterior depends on, of the data (images first) and of the earlier latents.
+
+        That is all from which it is not d-separated by the others of them. As each latent leads to the data, it is all
+        that is reached over later latents in the moral graph, where those that explain a site together are neighbours.
+        """
+        neighbours: dict[str, set[str]] = {site: set() for site in self.parents}
+        for site, parents in self.parents.items():
+            for one, other in permutations((site, *parents), 2):
+                neighbours[one].add(other)
+        known, found = sorted(self.data, key=lambda part: len(self.data[part]) != 3), {}
+        for site in self.latents:
+            reached, front = {site}, [site]
+            while front:
+                new = neighbours[front.pop()] - reached
+                reached |= new
+                front += new.difference(known)
+            found[site] = tuple(name for name in known if name in reached)
+            known.append(site)
+        return found
+
+
+def read(
+    data_shape: Mapping[str, Any] | Sequence[int] | int,
+    parents: Mapping[str, Sequence[str]] | None,
+    latent: Mapping[str, int] | int,
+) -> Graph:
+    """The graph that the arguments of a recipe tell.
+
+    Raises:
+        ValueError: where it is none: see :func:`pyro_vae.dag_vae`.
+    """
+    data = _data(data_shape)
+    told = _told(data, parents)
+    try:
+        order = list(TopologicalSorter(told).static_order())
+    except CycleError as error:
+        cycle = " -> ".join(error.args[1])
+        raise ValueError(f"parents: a cycle, {cycle}; expected a graph in which no site explains itself") from None
+    _check_explaining(order, told, data)
+    sites = [site for site in order if site not in data]
+    widths = each("latent", latent, sites)
+    named = isinstance(latent, Mapping)
+    latents: dict[str, Shape] = {
+        site: (checks.positive_int(f"latent[{site!r}]" if named else "latent", width),)
+        for site, width in widths.items()
+    }
+    return Graph(latents, data, {site: told.get(site, ()) for site in (*sites, *data)})
+
+
+def each(name: str, value: Any, sites: Iterable[str]) -> dict[str, Any]:
+    """An argument for each of some sites: told by a mapping, or the same for all.
+
+    Raises:
+        ValueError: where a mapping names another site, or lacks one.
+    """
+    sites = list(sites)
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(sites, value)
+    for site in value:
+        checks.known(name, site, sites)
+    for site in sites:
+        if site not in value:
+            raise ValueError(f"{name}: {site}: missing; expected an entry for each of {', '.join(sites)}")
+    return {site: value[site] for site in sites}
+
+
+def _data(data_shape: Any) -> dict[str, Shape]:
+    """The parts of the data."""
+    if not isinstance(data_shape, Mapping):
+        return {"x": checks.shape("data_shape", data_shape)}
+    if not data_shape:
+        raise ValueError("data_shape: expected a shape, or a shape for each part of the data, found an empty mapping")
+    for part in data_shape:
+        _check_name("data_shape", part)
+        if part in TAKEN:
+            raise ValueError(
+                f"data_shape: {part!r}: programs and verbs have an argument of that name, beside the data; expected "
+                "another name"
+            )
+    return {part: checks.shape(f"data_shape[{part!r}]", shape) for part, shape in data_shape.items()}
+
+
+def _told(data: Mapping[str, Shape], parents: Any) -> Parents:
+    """The parents of each site of which something is told; by default a root, two codes below it, and the data."""
+    if parents is None:
+        parents = {"z1": ("z3",), "z2": ("z3",)} | dict.fromkeys(data, ("z1", "z2"))
+    if not isinstance(parents, Mapping):
+        raise ValueError(f"parents: expected a mapping such as {{'z1': ['z2'], 'x': ['z1']}}, found {parents!r:.60}")
+    for site, above in parents.items():
+        _check_name("parents", site)
+        if not isinstance(above, Sequence) or isinstance(above, str):
+            hint = f"; write [{above!r}]" if isinstance(above, str) else ""
+            raise ValueError(f"parents: {site}: expected a sequence of latent sites, found {above!r:.60}{hint}")
+        for i, parent in enumerate(above):
+            _check_name(f"parents: {site}", parent)
+            if parent == site:
+                raise ValueError(f"parents: {site}: its own parent; expected other sites")
+            if parent in data:
+                raise ValueError(
+                    f"parents: {site}: {parent!r} is a part of the data, which explains nothing; expected latent sites"
+                )
+            if parent in above[:i]:
+                raise ValueError(f"parents: {site}: {parent!r} is there twice")
+    for part in data:
+        if not parents.get(part):
+            close = get_close_matches(part, [site for site in parents if site not in data], 1)
+            hint = f"; did you mean it by {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"parents: {part}: nothing explains this part of the data; expected latent sites, as in "
+                f"{{{part!r}: ['z1']}}{hint}"
+            )
+    return {site: tuple(above) for site, above in parents.items()}
+
+
+def _check_name(argument: str, name: Any) -> None:
+    if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
+        raise ValueError(f"{argument}: expected names of sites, Python identifiers such as z1, found {name!r:.60}")
+    if name in (PLATE, "n"):
+        what = "the plate of the data" if name == PLATE else "the argument that says how many data to draw"
+        raise ValueError(f"{argument}: {name!r} is {what}; expected another name")
+
+
+def _check_explaining(order: Sequence[str], told: Parents, data: Iterable[str]) -> None:
+    """Raise where a latent leads to no part of the data: nothing could be learned of it."""
+    leading = set(data)
+    for site in reversed(order):  # what it explains comes first
+        if site in leading:
+            leading.update(told.get(site, ()))
+    for site in order:
+        if site not in leading:
+            raise ValueError(
+                f"parents: {site}: explains nothing; expected a path from every latent site to the data "
+                f"({', '.join(data)})"
+            )
+
+
+class GraphParts(Nets):
+    """The parts of a pair along a graph, built from the arguments of a recipe."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        likelihood: Mapping[str, Callable[..., Any]] | Callable[..., Any],
+        posterior: Callable[..., nn.Module],
+        net: Net | None,
+        hidden: Sequence[int] | None,
+    ) -> None:
+        self._graph, self._likelihoods = graph, each("likelihood", likelihood, graph.data)
+        for part, built in self._likelihoods.items():
+            checks.built_by(f"likelihood[{part!r}]" if isinstance(likelihood, Mapping) else "likelihood", built)
+        checks.built_by("posterior", posterior)
+        self._posterior, self.reads = posterior, graph.reads()
+        super().__init__(net, hidden)
+
+    def priors(self) -> dict[str, nn.Module]:
+        """p(z_i | parents), and N(0, I) at the roots."""
+        return {site: self._prior(site, latent) for site, latent in self._graph.latents.items()}
+
+    def likelihoods(self) -> dict[str, nn.Module]:
+        """p(x_j | parents)."""
+        return {part: self._likelihood(part, shape) for part, shape in self._graph.data.items()}
+
+    def posteriors(self) -> dict[str, nn.Module]:
+        """q(z_i | what it reads)."""
+        return {site: self._inferred(site, latent) for site, latent in self._graph.latents.items()}
+
+    def _prior(self, site: str, latent: Shape) -> nn.Module:
+        above = self._shapes(self._graph.parents[site])
+        if not above:
+            return StandardNormal(latent)
+        return Conditional(latent, self._leading([*above], (2 * latent[0],)), above)
+
+    def _likelihood(self, part: str, shape: Shape) -> nn.Module:
+        likelihood, above = self._likelihoods[part], self._shapes(self._graph.parents[part])
+        with checks.plainly(f"{part}: "):
+            decoder = self._telling([*above], likelihoods.decoder_shape(likelihood, shape), shape)
+            return likelihood(decoder, above if len(above) > 1 else above[0], shape)
+
+    def _inferred(self, site: str, latent: Shape) -> nn.Module:
+        names = self.reads[site]
+        inside, parts = self._shapes(names), [self._read(name) for name in names]
+        with checks.plainly(f"{site}: "):
+            encoder = self._reading(parts, (2 * latent[0],), _looked_at(inside))
+            return self._posterior(encoder, inside if len(inside) > 1 else inside[0], latent[0])
+
+    def _shapes(self, sites: Iterable[str]) -> list[Shape]:
+        return [self._graph.shapes[site] for site in sites]
+
+    def _read(self, name: str) -> Part:
+        """How a net reads a site: a part of the data as its likelihood lets it be read, codes as they are."""
+        shape = self._graph.shapes[name]
+        likelihood = self._likelihoods.get(name)
+        return (likelihood and likelihoods.features(likelihood, shape)) or shape
+
+
+def _looked_at(inside: Sequence[Shape]) -> Shape:
+    """The image by which a net is chosen: convolutions read images of one size, beside which numbers are planes."""
+    images = [shape for shape in inside if len(shape) == 3]
+    alike = len({shape[1:] for shape in images}) == 1 and all(len(shape) in (1, 3) for shape in inside)
+    return max(images, key=math.prod) if alike else ()
