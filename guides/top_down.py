@@ -42,8 +42,9 @@ class TopDownGuide(PyroModule):
         """Draw codes for each datum of ``x``; returns z_1."""
         with pyro.plate("data", len(x)):
             _, *d = accumulate(self.features, lambda below, net: net(below), initial=x)
-            z = pyro.sample(f"z{len(d)}", self.posteriors[-1](d[-1]))
+            posteriors = list(self.posteriors)  # once, as Pyro takes note of all of their parameters each time
+            z = pyro.sample(f"z{len(d)}", posteriors[-1](d[-1]))
             for level in range(len(d) - 1, 0, -1):
-                q = product(self.posteriors[level - 1](d[level - 1]), self.priors[level - 1](z))
+                q = product(posteriors[level - 1](d[level - 1]), self.priors[level - 1](z))
                 z = pyro.sample(f"z{level}", q)
             return z

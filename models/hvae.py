@@ -36,7 +36,6 @@ class HVAEModel(PyroModule):
         """Score ``x``, or without it dream ``n`` data."""
         with pyro.plate("data", n if x is None else len(x)):
             codes: list[Tensor] = []
-            for level in range(len(self.priors), 0, -1):
-                prior = self.priors[level - 1]
+            for level, prior in reversed(list(enumerate(self.priors, 1))):
                 codes = [pyro.sample(f"z{level}", prior(*codes[:1])), *codes]
             return pyro.sample("x", self.likelihood(*(codes if self.skip else codes[:1])), obs=x)

@@ -512,9 +512,7 @@ class Variant(nn.Module):
                 parts.append({name: site["fn"] for name, site in tracing.latent_sites(trace).items()})
         return {name: families.join([p[name] for p in parts]) for name in parts[0]}
 
-    def _held_in_guide(
-        self, held: Mapping[str, Any], ready: tracing.Batch
-    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+    def _held_in_guide(self, held: Mapping[str, Any], ready: tracing.Batch) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Codes that fit the sites of the guide, one for each datum."""
         _mapping("held", held)
         with self._at_rest(0):
@@ -716,7 +714,7 @@ class Variant(nn.Module):
         many = {k: z.repeat(len(chosen), *[1] * (z.dim() - 1)) for k, z in codes.items()}
         columns = []
         for value in values:
-            moved = many[site].flatten(1).clone()
+            moved = many[site].reshape(len(chosen), -1).clone()
             moved[range(len(chosen)), chosen] = value
             codes = many | {site: moved.reshape(many[site].shape)}
             columns.append(self.by_name(self.decode(codes, seed=seed, **conditions)))

@@ -31,7 +31,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Datum:
-    """One datum, in nats: ``gap`` = ``optimised_elbo`` - ``elbo``; errors are standard errors over the draws.
+    """One datum, in nats: ``amortisation_gap`` = ``optimised_elbo`` - ``elbo``; errors are standard errors over draws.
 
     ``log_likelihood`` is the importance-weighted estimate under the optimised q, which rests on
     ``effective_sample_size`` draws; ``approximation_gap`` = ``log_likelihood`` - ``optimised_elbo``. ``sites`` has the
@@ -40,8 +40,8 @@ class Datum:
 
     elbo: float
     optimised_elbo: float
-    gap: float
-    gap_error: float
+    amortisation_gap: float
+    amortisation_gap_error: float
     log_likelihood: float
     log_likelihood_error: float
     approximation_gap: float
@@ -117,12 +117,12 @@ class Audit:
     @property
     def amortisation_gap(self) -> float:
         """ELBO of the best q of the family for each datum - ELBO: what one network for all data costs."""
-        return _mean([row.gap for row in self.rows])
+        return _mean([row.amortisation_gap for row in self.rows])
 
     @property
     def amortisation_gap_error(self) -> float:
         """Standard error for these data, over the draws."""
-        return _error([row.gap_error for row in self.rows])
+        return _error([row.amortisation_gap_error for row in self.rows])
 
     @property
     def approximation_gap(self) -> float:
@@ -225,7 +225,7 @@ def _figures(name: str, row: Datum) -> list[str]:
         name,
         f"{row.elbo:.3f}",
         f"{row.optimised_elbo:.3f}",
-        f"{row.gap:.3f} +- {row.gap_error:.3f}",
+        f"{row.amortisation_gap:.3f} +- {row.amortisation_gap_error:.3f}",
         f"{row.log_likelihood:.3f} +- {row.log_likelihood_error:.3f}",
         f"{row.approximation_gap:.3f} +- {row.approximation_gap_error:.3f}",
         f"{row.effective_sample_size:.1f}",

@@ -128,8 +128,8 @@ def _datum(amortised: Draws, optimised: Draws, sampled: Chain | None) -> Datum:
     return Datum(
         elbo=float(before.mean()),
         optimised_elbo=float(after.mean()),
-        gap=float((after - before).mean()),
-        gap_error=error(after - before),
+        amortisation_gap=float((after - before).mean()),
+        amortisation_gap_error=error(after - before),
         log_likelihood=float(log_likelihood),
         log_likelihood_error=error(weights),  # by the delta method, here and below
         approximation_gap=float(log_likelihood - after.mean()),

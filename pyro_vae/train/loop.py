@@ -96,7 +96,8 @@ def fit(
             numbers are torch's). All other arguments are those of the first call, as far as they can be told apart;
             ``epochs`` may have grown. Buffers that are not persistent start anew.
         seed: of the order of the data and of all draws.
-        progress: show a bar where there is a terminal; each epoch is logged to ``pyro_vae`` at level INFO.
+        progress: show a bar where there is a terminal; each epoch is logged to ``pyro_vae`` at level INFO, and a latent
+            site that has collapsed in the end at level WARNING (see :func:`pyro_vae.collapse_report`).
 
     Raises:
         ValueError, TypeError: before training, where an argument or the data do not fit; where a warm-up
