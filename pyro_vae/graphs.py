@@ -124,6 +124,9 @@ def _told(data: Mapping[str, Shape], parents: Any) -> Parents:
     """The parents of each site of which something is told; by default a root, two codes below it, and the data."""
     if parents is None:
         parents = {"z1": ("z3",), "z2": ("z3",)} | dict.fromkeys(data, ("z1", "z2"))
+        taken = {"z1", "z2", "z3"} & set(data)
+        if taken:
+            raise ValueError(f"data_shape: {min(taken)!r} is a latent site of the graph that is taken without parents")
     if not isinstance(parents, Mapping):
         raise ValueError(f"parents: expected a mapping such as {{'z1': ['z2'], 'x': ['z1']}}, found {parents!r:.60}")
     for site, above in parents.items():

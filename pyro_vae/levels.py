@@ -37,13 +37,14 @@ class LevelParts:
         in_space = large(self.data_shape) or any(len(latent) == 3 for latent in self.latents)
         self._likelihood, self._posterior = likelihood, posterior
         self._net: Net = net or (Spatial if in_space else MLP)
+        self._in_space = getattr(self._net, "func", self._net) is Spatial  # a partial of it too
         self._hidden = _hidden(hidden, self._net, len(self.latents))
 
     def priors(self) -> list[nn.Module]:
         """p(z_l | z_{l+1}), and p(z_L)."""
         found: list[nn.Module] = []
         for (latent, above), hidden in zip(pairwise(self.latents), self._hidden[1:], strict=True):
-            net = self._net(above, twice(latent), hidden=outward(self._net, hidden))
+            net = self._built(above, twice(latent), outward(self._net, hidden))
             found.append(Conditional(latent, net, above))
         return [*found, StandardNormal(self.latents[-1])]
 
@@ -51,7 +52,7 @@ class LevelParts:
         """p(x | z_1, ..., z_L), or p(x | z_1)."""
         codes = self.latents if skip else self.latents[:1]
         sizes = [latent[1:] for latent in codes if len(latent) == 3]
-        image = bool(sizes) and self._net is Spatial
+        image = bool(sizes) and self._in_space
         largest = max(sizes, key=math.prod, default=())
         parts: list[Part] = [
             Resized(latent, largest) if image and len(latent) == 3 and latent[1:] != largest else latent
@@ -59,7 +60,7 @@ class LevelParts:
         ]
         outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
         inside = joint(parts, image=image) if len(codes) > 1 else codes[0]
-        built = self._net(inside, outside, hidden=outward(self._net, self._hidden[0]))
+        built = self._built(inside, outside, outward(self._net, self._hidden[0]))
         decoder = Joined(built, parts, image=image) if len(codes) > 1 else built
         return self._likelihood(decoder, codes if len(codes) > 1 else codes[0], self.data_shape)
 
@@ -69,10 +70,10 @@ class LevelParts:
         for latent, hidden in zip(self.latents, self._hidden, strict=True):
             layers, outside = list(read), inside
             if hidden:
-                in_space = len(latent) == 3 and self._net is Spatial
-                outside = (hidden[-1], *latent[1:]) if in_space else (WIDTH if self._net is Spatial else hidden[-1],)
-                layers += [self._net(inside, outside, hidden=hidden[:-1]), nn.ReLU()]
-            head = self._net(outside, twice(latent), hidden=())
+                in_space = len(latent) == 3 and self._in_space
+                outside = (hidden[-1], *latent[1:]) if in_space else (WIDTH if self._in_space else hidden[-1],)
+                layers += [self._built(inside, outside, hidden[:-1]), nn.ReLU()]
+            head = self._built(outside, twice(latent), ())
             yield FlattenBatch(nn.Sequential(*layers), below, outside), self._posterior(head, outside, latent)
             below, inside, read = outside, outside, []
 
@@ -80,9 +81,13 @@ class LevelParts:
         """q(z_l | z_{l-1}), for the guide from the data upwards."""
         below, inside, read = self._data()
         for latent, hidden in zip(self.latents, self._hidden, strict=True):
-            net = self._net(inside, twice(latent), hidden=hidden)
+            net = self._built(inside, twice(latent), hidden)
             yield self._posterior(nn.Sequential(*read, net), below, latent)
             below, inside, read = latent, latent, []
+
+    def _built(self, inside: tuple[int, ...], outside: tuple[int, ...], hidden: tuple[int, ...]) -> nn.Module:
+        with checks.plainly(f"net: from {inside} to {outside}: "):
+            return self._net(inside, outside, hidden=hidden)
 
     def _data(self) -> tuple[tuple[int, ...], tuple[int, ...], list[nn.Module]]:
         """The shape of the data, that of the features by which they are read, and the net that gives these."""
@@ -110,9 +115,9 @@ def _hidden(hidden: Any, net: Net, levels: int) -> list[tuple[int, ...]]:
     if not isinstance(hidden, Sequence) or isinstance(hidden, str):
         raise ValueError(f"hidden: expected widths such as (400,), or such widths for each level, found {hidden!r}")
     if not any(isinstance(widths, Sequence) for widths in hidden):
-        hidden = [hidden] * levels
-    if len(hidden) != levels:
-        raise ValueError(f"hidden: expected widths for each of {levels} levels, found {len(hidden)}")
+        return [tuple(checks.positive_int(f"hidden[{i}]", width) for i, width in enumerate(hidden))] * levels
+    if len(hidden) != levels or not all(isinstance(widths, Sequence) for widths in hidden):
+        raise ValueError(f"hidden: expected a sequence of widths for each of {levels} levels, found {hidden!r:.60}")
     return [
         tuple(checks.positive_int(f"hidden[{i}][{j}]", width) for j, width in enumerate(widths))
         for i, widths in enumerate(hidden)

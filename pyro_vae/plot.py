@@ -71,7 +71,7 @@ def levels(variant: Variant, data: Any, n: int = 6, draws: int = 2, *, ax: Axes 
     """E[x | z], some levels from q(z | x), those below them drawn from the model: what each level holds of a datum.
 
     From left to right each datum, its reconstruction, and what is left of it where the lowest level is drawn anew
-    given those above it, the two lowest, and so on until nothing is held.
+    given those above it, the two lowest, and so on until nothing is held. The lowest is what the model draws last.
 
     Args:
         n: how many data, one row each, from the first on.
@@ -97,7 +97,7 @@ def levels(variant: Variant, data: Any, n: int = 6, draws: int = 2, *, ax: Axes 
             columns.append(_images(variant, again, 1)[1])
         if count:  # in the middle of its draws
             names[2 + (count - 1) * draws + (draws - 1) // 2] = sites[0] if count == 1 else f"to {sites[count - 1]}"
-    return _tiled(np.stack(columns, 1), ax, columns=("drawn anew, from the lowest level up", names))
+    return _tiled(np.stack(columns, 1), ax, columns=("drawn anew", names))
 
 
 def transfers(

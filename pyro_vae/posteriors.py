@@ -1,6 +1,5 @@
 """Posteriors: callables ``(x) -> distribution`` over a latent site."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,8 +46,9 @@ def product(q: Any, p: Any) -> dist.Distribution:
     tensor([0.5000, 0.5000])
     """
     for factor in (q, p):
-        if not isinstance(getattr(factor, "base_dist", None), torch.distributions.Normal):
-            raise TypeError(f"expected two diagonal normals to multiply, found {type(factor).__name__}")
+        normal = isinstance(factor, dist.Independent) and isinstance(factor.base_dist, torch.distributions.Normal)
+        if not normal or factor.event_dim != q.event_dim:
+            raise TypeError(f"expected two diagonal normals of one event to multiply, found {factor}")
     a, b = q.base_dist, p.base_dist
     variance = a.scale**2 + b.scale**2
     loc = (a.loc * b.scale**2 + b.loc * a.scale**2) / variance
@@ -97,9 +97,10 @@ class DiagonalNormal(nn.Module):
 class BatchNormNormal(DiagonalNormal):
     r"""q(z | x) = N(z; b + g (loc(x) - m) / d, diag scale(x)^2),   m, d: mean and deviation of loc over the batch
 
-    The mean of each unit has the deviation ``g`` over the data, and so the unit cannot collapse: of a standard normal
-    prior its KL is at least g^2 / 2 nats on average. b is learned. A batch of one, and all data after training,
-    are normalised by running averages.
+    The mean of each unit has the deviation ``g`` over the data, whatever the network: under a standard normal prior
+    its KL is at least g^2 / 2 nats on average. Where a ladder multiplies it by a prior this is so of what the data say,
+    and not of the product. b is learned. A batch of one, and all data after training, are normalised by running
+    averages.
 
     Shapes: as :class:`DiagonalNormal`.
 
@@ -117,6 +118,10 @@ class BatchNormNormal(DiagonalNormal):
     tensor([0.5000, 0.5000])
     """
 
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -126,16 +131,28 @@ class BatchNormNormal(DiagonalNormal):
     ) -> None:
         super().__init__(encoder, data_shape, latent)
         self.g = checks.real("g", g, above=0)
-        self.norm = nn.BatchNorm1d(math.prod(self.latent), affine=False)
         self.b = nn.Parameter(torch.zeros(self.latent))
+        self.register_buffer("mean", torch.zeros(self.latent))
+        self.register_buffer("variance", torch.ones(self.latent))
+        self.register_buffer("batches", torch.zeros(()))
 
     def forward(self, *x: Tensor) -> dist.Distribution:
         """The distribution of the code of each datum."""
         loc, s = self.encoder(*x).unbind(-1 - len(self.latent))
-        rows = loc.reshape(-1, math.prod(self.latent))
-        alone = nn.functional.batch_norm(rows, self.norm.running_mean, self.norm.running_var)
-        normed = (self.norm(rows) if len(rows) > 1 else alone).reshape(loc.shape)
+        mean, variance = self._moments(loc.reshape(-1, *self.latent))
+        normed = (loc - mean) / (variance + 1e-8).sqrt()
         return dist.Normal(self.b + self.g * normed, bounded_scale(s)).to_event(len(self.latent))
+
+    def _moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.training or len(rows) == 1:
+            return self.mean, self.variance
+        mean, variance = rows.mean(0), rows.var(0, correction=0)
+        with torch.no_grad():
+            self.batches += 1
+            share = (1 / self.batches).clamp(min=0.1)  # all batches alike at first, then the later ones more
+            self.mean.lerp_(mean, share)
+            self.variance.lerp_(variance, share)
+        return mean, variance
 
 
 class Classifier(nn.Module):

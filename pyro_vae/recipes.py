@@ -285,17 +285,18 @@ def hvae(
     Args:
         data_shape: shape of one datum, (channels, height, width) for an image.
         latents: of each level, from the data upwards, its dimensions, or its shape (channels, height, width) where it
-            lies in space: ((4, 14, 14), (8, 7, 7), 16).
+            lies in space: ((4, 14, 14), (8, 7, 7), 16). On the command line, dimensions alone.
         guide: ``"top-down"``, the ladder: q(z_L | x) ... q(z_1 | x, z_2), which multiplies what the features of the
-            data say of a level by what the model's own prior says; or ``"bottom-up"``: q(z_1 | x) q(z_2 | z_1) ...
+            data say of a level by what the model's own prior says; or ``"bottom-up"``: q(z_1 | x) q(z_2 | z_1) ...,
+            for which Pyro's TraceMeanField_ELBO has no right closed forms.
         skip: whether the data see all levels; else p(x | z_1).
         likelihood: built as ``likelihood(decoder, latents, data_shape)``, of one latent's shape without ``skip``; a
             class of :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
         posterior: built as ``posterior(encoder, inside, latent)`` for each level; a class of
             :mod:`pyro_vae.posteriors` over codes, or a ``functools.partial`` of one.
-        net: builds all networks, as ``net(inside, outside, hidden=...)``; a class of :mod:`pyro_vae.nets`. By default
-            :class:`pyro_vae.nets.Spatial`, convolutions, where a latent lies in space or data are images of more than
-            1024 values, fully connected layers otherwise.
+        net: builds all networks, as ``net(inside, outside, hidden=...)``, between shapes of any kind:
+            :class:`pyro_vae.nets.MLP`, GatedMLP, or Spatial, convolutions, which is the default where a latent lies in
+            space or data are images of more than 1024 values.
         hidden: widths of the hidden layers of every network, from the data inwards; or a sequence of such widths, one
             for each level, whose networks are those between it and what is below it, in both directions.
 
@@ -310,6 +311,7 @@ def hvae(
     ['z3', 'z2', 'z1']
     """
     checks.known("guide", guide, ["bottom-up", "top-down"])
+    checks.instance("skip", skip, bool)
     parts = LevelParts(data_shape, latents, likelihood, posterior, net, hidden)
     model = HVAEModel(parts.priors(), parts.likelihood(skip), skip)
     if guide == "bottom-up":

@@ -359,8 +359,8 @@ class Variant(nn.Module):
     ) -> Any:
         r"""x ~ p(x | z), z ~ p(z): n data, or with ``mean`` the likelihood's means.
 
-        ``held`` maps latent sites to codes at which they stand, (n, \*event) or one for all; the others are drawn,
-        each given those above it.
+        ``held`` maps latent sites to codes at which they stand, (n, \*event), or (1, \*event) for all; the others are
+        drawn, each given those above it.
 
         Shapes: a tensor (n, \*data_shape) where there is one data site, else a mapping of them.
         """
@@ -402,10 +402,16 @@ class Variant(nn.Module):
     def _fitting(
         self, argument: str, latents: Mapping[str, Any], found: Mapping[str, Any], role: str
     ) -> tuple[dict[str, Tensor], dict[str, int]]:
-        codes = {name: self._cast(torch.as_tensor(z)) for name, z in latents.items()}
-        for name, z in codes.items():
+        codes = {}
+        for name, z in latents.items():
             if name not in found:
-                raise ValueError(f"{argument}: the {role} has no site {name!r}; it has {sorted(found)}")
+                raise ValueError(f"{argument}: the {role} has no latent site {name!r}; it has {sorted(found)}")
+            try:
+                codes[name] = self._cast(torch.as_tensor(z))
+            except (TypeError, ValueError, RuntimeError):
+                hint = "; take its mean, or draw from it" if hasattr(z, "log_prob") else ""
+                raise TypeError(f"{argument}: {name}: expected numbers, found {type(z).__name__}{hint}") from None
+        for name, z in codes.items():
             event = tuple(found[name].batch_shape[:-1] + found[name].event_shape)
             if tuple(z.shape[1:]) != event:
                 raise ValueError(
@@ -820,8 +826,12 @@ def _sites(argument: str, names: Sequence[str], found: Mapping[str, Any]) -> Seq
     """Names of latent sites, each of which is there."""
     if isinstance(names, str):
         raise TypeError(f"{argument}: expected a sequence of latent sites, such as ({names!r},), found a string")
-    for name in names:
+    if not isinstance(names, Sequence):
+        raise TypeError(f"{argument}: expected a sequence of latent sites, found {names!r:.60}")
+    for i, name in enumerate(names):
         checks.known(argument, name, found)
+        if name in names[:i]:
+            raise ValueError(f"{argument}: {name!r} is there twice")
     return names
 
 

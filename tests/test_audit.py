@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.evaluation.audited import Agreement, Audit, Datum, Units
+from pyro_vae.evaluation.chains import effective
 
 SMALL = {"n": 1, "particles": 20, "steps": 3, "draws": 0}
 SHORT = 0.03  # nats by which a fit may stop short of the best q
@@ -202,8 +203,10 @@ def test_weights_and_factors_of_training_are_no_part_of_it():
     x = pair.sample(1, seed=1)
 
     def model(x):
-        pair.model(x=x)
-        pyro.factor("extra", torch.tensor(-100.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(pair.model.W.new_zeros(gaussian.LATENT), 1).to_event(1))
+            pyro.factor("extra", -10 * z.sum(-1))
+            pyro.sample("x", dist.Normal(z @ pair.model.W.T + pair.model.b, gaussian.NOISE).to_event(1), obs=x)
 
     class Guide(nn.Module):
         def __init__(self):
@@ -337,6 +340,17 @@ def test_summaries_are_means_over_data_and_units():
     assert (found.effective_sample_size, found.r_hat) == (50.0, 1.02)
     assert found.converged
     assert not dataclasses.replace(found, r_hat=math.nan).converged
+
+
+def test_effective_draws_are_finite():
+    torch.manual_seed(0)
+    independent = torch.randn(100, dtype=torch.float64)
+    alternating = 10 * (-1.0) ** torch.arange(100) + independent
+    constant = torch.zeros(100, dtype=torch.float64)
+    found = effective(torch.stack([independent, alternating, constant], -1)[None])
+    assert 50 < found[0] <= 200
+    assert found[1] == pytest.approx(200)
+    assert torch.isnan(found[2])
 
 
 def test_classes_that_are_latent_are_left_out_of_the_moments():

@@ -456,6 +456,7 @@ def dag(data_shape=4, parents=None, latent=1, **options):
 
 CASES = {
     "cycle": (lambda: dag(4, {"a": ["b"], "b": ["c"], "c": ["a"], "x": ["a"]}), r"parents: a cycle, (\w) -> .* -> \1;"),
+    "taken by default": (lambda: pv.dag_vae({"z1": 4}), "data_shape: 'z1' is a latent site of the graph that is taken"),
     "own parent": (lambda: dag(4, {"a": ["a"], "x": ["a"]}), "parents: a: its own parent"),
     "nothing explains": (lambda: dag(VECTORS, {"left": ["a"]}), "parents: right: nothing explains this part of the"),
     "no parents": (lambda: dag(4, {"x": []}), "parents: x: nothing explains"),

@@ -162,7 +162,7 @@ CASES = {
     "interpolate steps": (lambda: pair().interpolate(binary(2), binary(2), steps=0), "steps: .*found 0"),
     "decode site": (
         lambda: pair().decode({"w": torch.zeros(2, 2)}),
-        r"latents: the model has no site 'w'; it has \['z'\]",
+        r"latents: the model has no latent site 'w'; it has \['z'\]",
     ),
     "decode width": (
         lambda: pair().decode({"z": torch.zeros(2, 5)}),

@@ -293,8 +293,15 @@ def test_free_bits_per_level():
     floors = {"{'z1': 3.0}": 3 - kl["z1"], "{'z1': 3.0, 'z2': 2.0}": 5 - both, "5.0": 10 - both}
     for nats, more in floors.items():
         assert (losses[nats] - plain) / len(x) == pytest.approx(more, abs=0.1)
+    for nats in (0.0, 5.0):  # the way of torch loops: the loss itself, to be differentiated
+        torch.manual_seed(1)
+        loss = FreeBits(nats).differentiable_loss(pair.model, pair.guide, x=x)
+        assert loss.requires_grad
+        assert loss.item() == pytest.approx(losses[str(nats)], rel=1e-6)
     run = pv.fit(pair, x, epochs=1, objective=FreeBits({"z2": 0.5}), progress=False)
     assert run.epochs == 1
+    with pytest.raises(ValueError, match="nats: expected nats for at least one latent site"):
+        FreeBits({})
     with pytest.raises(ValueError, match="FreeBits: nats: no latent site 'z7'"):
         pv.fit(pair, x, epochs=1, objective=FreeBits({"z7": 0.5}), progress=False)
     with pytest.raises(ValueError, match=r"nats: z1: expected .*at least 0, found -1"):
@@ -336,9 +343,12 @@ def test_batch_normalised_means_have_their_deviation():
     torch.testing.assert_close(posterior(x).mean, loc, rtol=0, atol=5e-3)
     torch.testing.assert_close(posterior(x[:7]).mean, posterior(x).mean[:7])  # one datum no longer knows of others
     posterior.train()
-    before = posterior.norm.running_mean.clone()
+    before = posterior.mean.clone()
     torch.testing.assert_close(posterior(x[:1]).mean, loc[:1], rtol=0, atol=5e-3)
-    assert torch.equal(posterior.norm.running_mean, before)
+    assert torch.equal(posterior.mean, before)
+    new = BatchNormNormal(torch.nn.Linear(9, 6), 9, 3, g=0.7)
+    trained = new(x).mean
+    torch.testing.assert_close(new.eval()(x).mean, trained)  # one batch is enough to know the averages
     in_space = BatchNormNormal(torch.nn.Conv2d(1, 4, 3, padding=1), (1, 5, 5), (2, 5, 5))
     spread = in_space(torch.randn(60, 1, 5, 5)).mean.std(0, correction=0)
     torch.testing.assert_close(spread, torch.full((2, 5, 5), 0.5), rtol=0, atol=1e-3)
@@ -396,8 +406,12 @@ def test_an_image_in_another_size():
         (lambda: pv.hvae(9, latents=20), r"^latents: expected one entry per level, such as \(32, 16\), found 20"),
         (lambda: pv.hvae(9, latents=(4, 2.5)), r"^latents\[1\]: expected a whole number of at least 1, found 2.5"),
         (lambda: pv.hvae(9, guide="sideways"), r"^guide: unknown 'sideways', expected one of bottom-up, top-down"),
-        (lambda: pv.hvae(9, hidden=(0,)), r"^hidden\[0\]\[0\]: expected a whole number of at least 1, found 0"),
-        (lambda: pv.hvae(9, hidden=((4,), (4,), (4,))), r"^hidden: expected widths for each of 2 levels, found 3"),
+        (lambda: pv.hvae(9, hidden=(4, 0)), r"^hidden\[1\]: expected a whole number of at least 1, found 0"),
+        (lambda: pv.hvae(9, hidden=((4,), (0,))), r"^hidden\[1\]\[0\]: expected a whole number of at least 1, found 0"),
+        (lambda: pv.hvae(9, hidden=((4,),) * 3), r"^hidden: expected a sequence of widths for each of 2 levels, found"),
+        (lambda: pv.hvae(9, hidden=((4,), 4)), r"^hidden: expected a sequence of widths for each of 2 levels, found"),
+        (lambda: pv.hvae(9, skip="no"), r"^skip: expected a bool, found str"),
+        (lambda: pv.hvae((1, 8, 8), (4, 2), net=pv.nets.Conv), r"^net: from \(2,\) to \(8,\): Conv: expected exactly"),
         (lambda: pv.hvae(9, hidden="400"), r"^hidden: expected widths such as \(400,\)"),
         (lambda: pv.hvae(9, net=lambda inside, outside: None), r"^net: expected one that is built as net\(inside"),
         (lambda: pv.hvae(9, net=torch.nn.Linear(9, 9)), r"^net: expected a class or a function that builds one"),
@@ -407,6 +421,7 @@ def test_an_image_in_another_size():
         (lambda: partial(pv.vae, 9)(posterior=partial(BatchNormNormal, g=0.0)), r"^g: expected .* greater than 0"),
         (lambda: pv.nets.Resized((4, 4), (2, 2)), r"^expected \(channels, height, width\)"),
         (lambda: product(dist.Gamma(1.0, 1.0), dist.Normal(0.0, 1.0)), r"^expected two diagonal normals"),
+        (lambda: product(*[dist.LogNormal(torch.zeros(2), 1.0).to_event(1)] * 2), r"^expected two diagonal normals"),
     ],
 )
 def test_what_is_built_wrongly_is_told_by_name(call, message):
@@ -417,11 +432,17 @@ def test_what_is_built_wrongly_is_told_by_name(call, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, x: p.sample(2, held={"z9": x}), r"^held: the model has no site 'z9'; it has \['z1', 'z2'\]"),
+        (lambda p, x: p.sample(2, held={"z9": x}), r"^held: the model has no latent site 'z9'; it has \['z1', 'z2'\]"),
+        (
+            lambda p, x: p.sample(2, held={"z2": p.encode(x=x)["z2"]}),
+            r"^held: z2: expected numbers, found .*take its mean",
+        ),
+        (lambda p, x: p.reconstruct(resample=["z1", "z1"], x=x), r"^resample: 'z1' is there twice"),
+        (lambda p, x: p.reconstruct(resample=3, x=x), r"^resample: expected a sequence of latent sites, found 3"),
         (lambda p, x: p.sample(2, held={"z2": torch.zeros(3, 4)}), r"^held: z2: expected 2 codes, or one for all"),
         (lambda p, x: p.sample(2, held={"z2": torch.zeros(2, 9)}), r"^held: z2: expected \(n, 4\) codes"),
         (lambda p, x: p.sample(2, held=torch.zeros(2, 4)), r"^held: expected a mapping"),
-        (lambda p, x: p.encode(held={"z9": x}, x=x), r"^held: the guide has no site 'z9'"),
+        (lambda p, x: p.encode(held={"z9": x}, x=x), r"^held: the guide has no latent site 'z9'"),
         (lambda p, x: p.encode(held={"z2": torch.zeros(2, 4)}, x=x), r"^held: z2: expected 5 codes, one for each"),
         (lambda p, x: p.encode(held={"z2": torch.zeros(5, 3)}, x=x), r"^held: .*"),
         (lambda p, x: p.encode(held=3, x=x), r"^held: expected a mapping"),

@@ -141,7 +141,7 @@ class Audit:
         return {name: Agreement.of([row.sites[name] for row in self.rows], self.particles) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """The audit as plain numbers and lists, ready for JSON: None in place of what is not a number."""
+        """The audit as plain numbers and lists, ready for JSON: None in place of what is no finite number."""
         gaps = ("amortisation_gap", "amortisation_gap_error", "approximation_gap", "approximation_gap_error")
         derived = {name: getattr(self, name) for name in gaps}
         sites = {name: asdict(found) for name, found in self.sites.items()}
@@ -251,9 +251,9 @@ def _error(errors: Sequence[float]) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Without tuples and NaN, which JSON does not have."""
+    """Without tuples, NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return None if value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

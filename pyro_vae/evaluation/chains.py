@@ -54,15 +54,15 @@ def chain(pair: Variant, batch: tracing.Batch, draws: int, warmup: int, seed: in
     found = {name: z.detach().flatten(2).double().cpu() for name, z in sampler.get_samples(group_by_chain=True).items()}
     return Chain(
         draws={name: z[0] for name, z in found.items()},
-        effective_sample_size={name: _effective(z) for name, z in found.items()},
+        effective_sample_size={name: effective(z) for name, z in found.items()},
         r_hat={name: split_gelman_rubin(z) for name, z in found.items()},
         divergences=len(sampler.diagnostics()["divergences"]["chain 0"]),
     )
 
 
-def _effective(z: Tensor) -> Tensor:
-    """Pyro's estimate, which draws that alternate drive to infinity and beyond; Stan ends it here."""
-    size = effective_sample_size(z)
+def effective(z: Tensor) -> Tensor:
+    """Of draws (1, draws, units), each unit's; those that alternate drive it to infinity, short of which Stan stops."""
+    size = torch.stack([effective_sample_size(unit) for unit in z.unbind(-1)])  # one that stands still is NaN to all
     return torch.where(size <= 0, torch.inf, size).clamp(max=z.shape[1] * math.log10(z.shape[1]))
 
 

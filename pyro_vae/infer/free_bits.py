@@ -50,6 +50,8 @@ class FreeBits(Trace_ELBO):
         max_plate_nesting: int = 1,
     ) -> None:
         if isinstance(nats, Mapping):
+            if not nats:
+                raise ValueError("nats: expected nats for at least one latent site, found an empty mapping")
             self.nats: Any = {site: checks.real(f"nats: {site}", value, least=0) for site, value in nats.items()}
         else:
             self.nats = checks.real("nats", nats, least=0)
@@ -73,6 +75,8 @@ class FreeBits(Trace_ELBO):
         """Minus the objective, summed over the batch; differentiable."""
         return self._loss(model, guide, args, kwargs, free=True)
 
+    differentiable_loss = objective  # under which a torch loop asks for it
+
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Minus the ELBO, summed over the batch."""
         return torch_item(self._loss(model, guide, args, kwargs, free=False))
@@ -95,11 +99,11 @@ class FreeBits(Trace_ELBO):
             kl = self._kl(name, site, model_trace.nodes[name], closed=closed)  # (*batch, groups)
             particles = 0 if self.num_particles == 1 else 1
             kl = kl.sum(tuple(range(particles, kl.dim() - 2))) if kl.dim() - particles > 2 else kl  # plates inside
-            mean, nats = kl.flatten(0, -2).mean(0), self[name] if free else 0.0
+            mean, nats = kl.flatten(0, -2).mean(0), self._nats(name) if free else 0.0
             loss = loss + site["scale"] * (mean.clamp(min=nats) if nats else mean).sum() * kl.shape[-2]
         return loss
 
-    def __getitem__(self, site: str) -> float:
+    def _nats(self, site: str) -> float:
         """The nats that are free to each group of a latent site."""
         return self.nats.get(site, 0.0) if isinstance(self.nats, Mapping) else self.nats
 

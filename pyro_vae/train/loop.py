@@ -339,7 +339,7 @@ def _checked(data: Batches, epoch: int) -> Any:
 def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> tuple[dict[str, float], dict[str, Activity]]:
     """ELBO, reconstruction and KL per latent site of the bare pair, and which units are active, on the first data."""
     totals, count = tracing.Totals(), 0
-    few = min(FEW, max(data.size // 50, 128))
+    few = min(FEW, max(data.size // 50, 64))
     activity: dict[str, Activity] = {}
 
     def note(terms: tracing.Terms, draws: int) -> None:

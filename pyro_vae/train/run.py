@@ -19,7 +19,7 @@ class Run:
     ``history`` maps a column to one number per epoch, in nats per datum where it is a bound:
     ``objective`` (mean of what was maximised over the epoch), ``elbo``, ``reconstruction`` and ``kl_<site>``
     (of the bare pair, after the epoch, on up to 2,048 training data), ``active_<site>`` (how many units follow these
-    data; of several latent sites along 16 draws of their ancestors, on 128 to 512 of them; of sites whose posterior
+    data; of several latent sites along 16 draws of their ancestors, on 64 to 512 of them; of sites whose posterior
     has a mean), ``validation_elbo``, ``weight_<site>`` (of a schedule), ``lr``, ``seconds``.
     """
 
