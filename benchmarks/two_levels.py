@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/two_levels"))
+    parser.add_argument("--pictures", type=Path, default=Path("runs/two_levels"), help="folder of the picture")
     arguments = parser.parse_args()
     for levels in arguments.levels:
         measure(levels, arguments)
@@ -88,7 +89,8 @@ def measure(levels: int, arguments: argparse.Namespace) -> None:
     print(json.dumps(figures, indent=2), flush=True)
     if levels > 1:
         picture = pv.plot.levels(pair, test.x[::1250], 8, draws=3)  # the images are sorted by digit
-        picture.savefig(arguments.out / "levels.png", dpi=110, bbox_inches="tight")
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+        picture.savefig(arguments.pictures / "levels.png", dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":
