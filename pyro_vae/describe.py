@@ -2,6 +2,7 @@
 
 import functools
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,15 @@ def variant(pair: "Variant") -> str:
     counts = {role: _parameters(getattr(pair, role)) for role in ("model", "guide")}
     lines.append("  parameters: " + ", ".join(f"{role} {count}" for role, count in counts.items()))
     return "\n".join(lines)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines whose first column is flush left and whose others, numbers, are flush right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [
+        "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))])
+        for first, *cells in (header, *rows)
+    ]
 
 
 def _title(pair: "Variant") -> str:

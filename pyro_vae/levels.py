@@ -12,6 +12,7 @@ from pyro_vae import checks, likelihoods
 from pyro_vae.building import Net, Part, large, outward
 from pyro_vae.nets import MLP, FlattenBatch, Joined, Resized, Spatial
 from pyro_vae.nets.joined import joint
+from pyro_vae.posteriors import twice
 from pyro_vae.priors import Conditional, StandardNormal
 
 WIDTH = 256  # of features that have no place in an image
@@ -93,11 +94,6 @@ class LevelParts:
         """The shape of the data, that of the features by which they are read, and the net that gives these."""
         features = likelihoods.features(self._likelihood, self.data_shape)
         return self.data_shape, features.outside if features else self.data_shape, [features] if features else []
-
-
-def twice(latent: tuple[int, ...]) -> tuple[int, ...]:
-    """What a net gives for a diagonal normal: loc and s, for a code in space as channels."""
-    return (2 * latent[0], *latent[1:])
 
 
 def _latents(latents: Any) -> list[tuple[int, ...]]:

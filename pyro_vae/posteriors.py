@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from pyro_vae import checks, distributions
 from pyro_vae.nets import FlattenBatch
 
-__all__ = ["BatchNormNormal", "Classifier", "DiagonalNormal", "bounded", "bounded_scale", "diagonal_normal", "product"]
+__all__ = [
+    "BatchNormNormal",
+    "Classifier",
+    "DiagonalNormal",
+    "bounded",
+    "bounded_scale",
+    "diagonal_normal",
+    "product",
+    "twice",
+]
 
 LOG_SCALE_BOUND = 7.0
 
@@ -23,6 +32,15 @@ def bounded(s: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
 def bounded_scale(s: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
     """exp(7 tanh(s / 7)): near exp(s), and never outside [exp(-7), exp(7)], about 0.0009 to 1100; or another bound."""
     return torch.exp(bounded(s, bound))
+
+
+def twice(latent: tuple[int, ...]) -> tuple[int, ...]:
+    """What a net gives for a diagonal normal: loc and s, for a code in space as channels.
+
+    >>> twice((4, 14, 14))
+    (8, 14, 14)
+    """
+    return (2 * latent[0], *latent[1:])
 
 
 def diagonal_normal(parameters: Tensor, event_dim: int = 1) -> dist.Distribution:
@@ -85,9 +103,8 @@ class DiagonalNormal(nn.Module):
     ) -> None:
         super().__init__()
         inside, self.latent = checks.inputs("data_shape", data_shape), checks.latent(latent)
-        outside = (2, *self.latent)
-        checks.net("encoder", encoder, inside, (2 * self.latent[0], *self.latent[1:]))
-        self.encoder = FlattenBatch(encoder, inside, outside)
+        checks.net("encoder", encoder, inside, twice(self.latent))
+        self.encoder = FlattenBatch(encoder, inside, (2, *self.latent))
 
     def forward(self, *x: Tensor) -> dist.Distribution:
         """The distribution of the code of each datum."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pyro_vae import describe
+
 CONVERGED = 1.05  # split R-hat above which the halves of a chain disagree
 ENOUGH = 50  # effective draws, from which a mean is known to a seventh of a standard deviation
 FEW = 20  # effective draws; an estimate of log p(x) from fewer is too low by more than 1/40 nats
@@ -177,7 +179,7 @@ class Audit:
 
     def __str__(self) -> str:
         rows = [_figures(str(i), row) for i, row in enumerate(self.rows)]
-        lines = _table(
+        lines = describe.table(
             ["", "ELBO", "optimised", "amortisation gap", "log p(x)", "approximation gap", "effective draws"], rows
         )
         lines.append(
@@ -189,7 +191,7 @@ class Audit:
                 for name, a in self.sites.items()
                 for q in ("amortised", "optimised")
             ]
-            lines += ["", *_table(["", "q", "means off by", "sd of q"], moments)]
+            lines += ["", *describe.table(["", "q", "means off by", "sd of q"], moments)]
             lines.append(f"in standard deviations of p(z | x), by NUTS ({self.draws} draws for each datum)")
             lines += [
                 f"{name}: an exact q would be off by {a.noise:.2f}; {_trust(a)}" for name, a in self.sites.items()
@@ -229,15 +231,6 @@ def _figures(name: str, row: Datum) -> list[str]:
         f"{row.log_likelihood:.3f} +- {row.log_likelihood_error:.3f}",
         f"{row.approximation_gap:.3f} +- {row.approximation_gap_error:.3f}",
         f"{row.effective_sample_size:.1f}",
-    ]
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines whose first column is flush left."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))])
-        for first, *cells in (header, *rows)
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyro
 from torch import Tensor
 
-from pyro_vae import checks, tracing
+from pyro_vae import checks, describe, tracing
 from pyro_vae.data import batches
 from pyro_vae.evaluation.top_level import top_level_information
 from pyro_vae.infer.activity import ADVICE, Activity, code_terms, collapsed, verdict
@@ -89,12 +89,7 @@ class Collapse:
         return {k: None if v != v else v for k, v in figures.items()} | {"verdicts": self.verdicts}
 
     def __str__(self) -> str:
-        rows = [("", "KL", "active units", "KL of a unit"), *map(_row, self.levels)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([site.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))])
-            for site, *cells in rows
-        ]
+        lines = describe.table(("", "KL", "active units", "KL of a unit"), [_row(level) for level in self.levels])
         lines.append(f"nats per datum, {self.particles} particles, {self.data} data; the top level stands first")
         if self.mutual_information is not None:
             lines.append(

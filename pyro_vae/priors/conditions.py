@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae import checks, distributions
 from pyro_vae.nets import FlattenBatch
-from pyro_vae.posteriors import diagonal_normal
+from pyro_vae.posteriors import diagonal_normal, twice
 
 
 class Classes(nn.Module):
@@ -90,7 +90,7 @@ class Conditional(nn.Module):
         super().__init__()
         self.latent = checks.latent(latent)
         shapes = ((),) if inside == () else checks.inputs("inside", inside)
-        checks.net("net", net, shapes, (2 * self.latent[0], *self.latent[1:]))
+        checks.net("net", net, shapes, twice(self.latent))
         self.net = FlattenBatch(net, shapes, (2, *self.latent))
 
     def forward(self, *c: Tensor) -> dist.Distribution:
