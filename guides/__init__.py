@@ -5,6 +5,7 @@ if __name__ != "pyro_vae.guides":
         f"this folder holds the package pyro_vae.guides, not {__name__!r}: write `from pyro_vae.guides import VAEGuide`"
     )
 
+from pyro_vae.guides.amortised import Amortised
 from pyro_vae.guides.bottom_up import BottomUpGuide
 from pyro_vae.guides.cvae import CVAEGuide
 from pyro_vae.guides.dag import DAGGuide
@@ -12,4 +13,4 @@ from pyro_vae.guides.m2 import M2Guide
 from pyro_vae.guides.top_down import TopDownGuide
 from pyro_vae.guides.vae import VAEGuide
 
-__all__ = ["BottomUpGuide", "CVAEGuide", "DAGGuide", "M2Guide", "TopDownGuide", "VAEGuide"]
+__all__ = ["Amortised", "BottomUpGuide", "CVAEGuide", "DAGGuide", "M2Guide", "TopDownGuide", "VAEGuide"]

@@ -1,11 +1,12 @@
 """The story of the conditional variational autoencoder."""
 
 import pyro
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_vae.story import Story
 
-class CVAEModel(PyroModule):
+
+class CVAEModel(Story):
     r"""p(x, z, c) = p(c) p(z | c) p(x | z, c)
 
     A condition, a code under it, and data from both. Where c is given in all data the pair is a conditional VAE;

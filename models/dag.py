@@ -5,11 +5,12 @@ from inspect import Parameter, Signature
 from typing import Any
 
 import pyro
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_vae.story import Story
 
-class DAGModel(PyroModule):
+
+class DAGModel(Story):
     r"""p(x, z) = prod_i p(z_i | parents of z_i) prod_j p(x_j | parents of x_j)
 
     Codes that explain each other along the arrows of a graph without cycles, and data in parts, each of which is

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import pyro
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_vae.story import Story
 
-class HVAEModel(PyroModule):
+
+class HVAEModel(Story):
     r"""p(x, z) = p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) p(x | z_1, ..., z_L)
 
     Codes of codes: each level is drawn given the one above it. Without ``skip`` the data are drawn from the lowest

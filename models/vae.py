@@ -1,11 +1,12 @@
 """The story of the variational autoencoder."""
 
 import pyro
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_vae.story import Story
 
-class VAEModel(PyroModule):
+
+class VAEModel(Story):
     r"""p(x, z) = p(z) p(x | z)
 
     A code z is drawn from the prior and the likelihood turns it into data.

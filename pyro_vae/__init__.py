@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyro_vae.comparison import compare
     from pyro_vae.evaluation import audit, collapse_report, evaluate
     from pyro_vae.infer import FreeBits, temper
+    from pyro_vae.posthoc import fit_prior
     from pyro_vae.recipes import RECIPES, beta_vae, cvae, dag_vae, hvae, load, m2, vae
     from pyro_vae.train import fit
     from pyro_vae.variant import Variant
@@ -29,6 +30,7 @@ _HOMES = {
     "comparison": ["compare"],
     "evaluation": ["audit", "collapse_report", "evaluate"],
     "infer": ["FreeBits", "temper"],
+    "posthoc": ["fit_prior"],
     "recipes": ["RECIPES", "beta_vae", "cvae", "dag_vae", "hvae", "load", "m2", "vae"],
     "train": ["fit"],
     "variant": ["Variant"],
@@ -50,6 +52,7 @@ __all__ = [
     "distributions",
     "evaluate",
     "fit",
+    "fit_prior",
     "guides",
     "hvae",
     "infer",

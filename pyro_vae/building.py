@@ -4,20 +4,28 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from pyro_vae import checks, likelihoods
+from pyro_vae import checks, families, likelihoods
+from pyro_vae.latents import built_prior, needs, of, suited
 from pyro_vae.nets import MLP, Conv, GatedMLP, Joined, OneHot
 from pyro_vae.nets.features import Features
 from pyro_vae.nets.joined import joint
-from pyro_vae.posteriors import Classifier, DiagonalNormal
+from pyro_vae.posteriors import Classifier, DiagonalNormal, encoder_shape, twice
 from pyro_vae.priors import Classes, Given
 
 Net = Callable[..., nn.Module]
 Part = Features | tuple[int, ...]  # what a net reads: by its features, or by its shape where it is taken as it is
+
+
+READS_MORE = (
+    "prior: a mixture of posteriors (Vamp) needs a guide whose posterior at that site is a function of the data alone; "
+    "here it reads {} too"
+)
 
 
 @dataclass(frozen=True)
@@ -96,59 +104,89 @@ class Nets:
 
 
 class PairParts(Nets):
-    """The parts that recipes have in common, built from the arguments that they share."""
+    """The parts that recipes have in common, built from the arguments that they share; each is built once."""
 
     def __init__(
         self,
         data_shape: Sequence[int] | int,
         latent: int,
         likelihood: Callable[..., Any],
+        prior: Any,
+        posterior: Callable[..., nn.Module] | None,
         net: Net | None,
         hidden: Sequence[int] | None,
-        posterior: Callable[..., nn.Module] = DiagonalNormal,
+        encoder: nn.Module | None,
+        decoder: nn.Module | None,
+        given: Sequence[Condition] = (),
     ) -> None:
         self.data_shape = checks.shape("data_shape", data_shape)
         self.latent = checks.positive_int("latent", latent)
         checks.built_by("likelihood", likelihood)
-        checks.built_by("posterior", posterior)
-        self._likelihood, self._posterior = likelihood, posterior
+        if posterior is not None:
+            checks.built_by("posterior", posterior)
+        self._likelihood, self._prior, self._posterior = likelihood, prior, posterior
+        self._encoder, self._decoder, self._given = encoder, decoder, given
         super().__init__(net, hidden)
 
-    def posterior(self, encoder: nn.Module | None, *given: Condition) -> nn.Module:
+    @cached_property
+    def posterior(self) -> nn.Module:
         """q(z | x, given), of an encoder of the user's or of a built one."""
+        family, encoder = self._posterior or self._suited_posterior(), self._encoder
         if encoder is None:
-            parts = [self._data(), *(c.read() for c in given)]
-            encoder = self._reading(parts, (2 * self.latent,), self.data_shape)
-        inside = [self.data_shape, *(c.shape for c in given)] if given else self.data_shape
-        return self._posterior(encoder, inside, self.latent)
+            parts = [self._data(), *(c.read() for c in self._given)]
+            encoder = self._reading(parts, encoder_shape(family, self.latent), self.data_shape)
+        inside = [self.data_shape, *(c.shape for c in self._given)] if self._given else self.data_shape
+        return family(encoder, inside, self.latent)
+
+    def _suited_posterior(self) -> Callable[..., nn.Module]:
+        if needs(self._prior, "posterior", "net"):  # normal, and built after the encoder
+            return DiagonalNormal
+        return suited("prior", of(self.prior, [c.shape for c in self._given]))
 
     def classifier(self, classifier: nn.Module | None, classes: int) -> nn.Module:
         """q(c | x)."""
         classifier = classifier or self._reading([self._data()], (classes,), self.data_shape)
         return Classifier(classifier, self.data_shape, classes)
 
-    def likelihood(self, decoder: nn.Module | None, *given: Condition) -> nn.Module:
+    @cached_property
+    def likelihood(self) -> nn.Module:
         """p(x | z, given)."""
-        code = (self.latent,)
+        code, decoder = (self.latent,), self._decoder
         if decoder is None:
             outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
-            decoder = self._telling([code, *(c.read() for c in given)], outside, self.data_shape)
-        latent = [code, *(c.shape for c in given)] if given else self.latent
+            decoder = self._telling([code, *(c.read() for c in self._given)], outside, self.data_shape)
+        latent = [code, *(c.shape for c in self._given)] if self._given else self.latent
         return self._likelihood(decoder, latent, self.data_shape)
 
-    def prior(self, prior: Callable[..., nn.Module], given: Condition) -> nn.Module:
+    @cached_property
+    def prior(self) -> nn.Module:
         """p(z | given), its net built where it takes one."""
-        checks.built_by("prior", prior)
-        if "net" not in inspect.signature(prior).parameters:
-            return prior(self.latent)
-        part, outside = given.read(), (2 * self.latent,)
+        inside = [c.shape for c in self._given]
+        parts: dict[str, Callable[[], Any]] = {"posterior": self._read_alone, "bounds": self._bounds}
+        parts["data_shape"] = lambda: self.data_shape
+        if self._given:
+            parts |= {"net": self._conditional, "inside": lambda: inside[0]}
+        return built_prior("prior", self._prior, (self.latent,), inside, parts)
+
+    def _conditional(self) -> nn.Module:
+        """A net from the condition to the parameters of a normal prior."""
+        (given,) = self._given
+        part, outside = given.read(), twice((self.latent,))
         if len(given.shape) == 3:
-            net = self._reading([part], outside, given.shape)
-        elif given.shape:
-            net = self._built(self._flat(), joint([part], image=False), outside)
-        else:  # of a label, a table
-            net = Joined(MLP(joint([part], image=False), outside, hidden=()), [part])
-        return prior(self.latent, net, given.shape)
+            return self._reading([part], outside, given.shape)
+        if given.shape:
+            return self._built(self._flat(), joint([part], image=False), outside)
+        return Joined(MLP(joint([part], image=False), outside, hidden=()), [part])  # of a label, a table
+
+    def _read_alone(self) -> nn.Module:
+        """The posterior, for a prior that is made of it."""
+        if self._given:
+            raise ValueError(READS_MORE.format("the condition"))
+        return self.posterior
+
+    def _bounds(self) -> tuple[float, float] | None:
+        with torch.no_grad():
+            return families.bounds(of(self.likelihood, [(self.latent,), *(c.shape for c in self._given)]))
 
     def _data(self) -> Part:
         """How a net reads the data: as they are, or as their likelihood lets them be read."""

@@ -67,6 +67,21 @@ def latent(value: Any, name: str = "latent") -> tuple[int, ...]:
     return shape(name, value) if isinstance(value, Sequence) else (positive_int(name, value),)
 
 
+def increasing(name: str, value: Any) -> Tensor:
+    """``value`` as a vector of finite numbers, each greater than the one before."""
+    numbers = torch.as_tensor(value, dtype=torch.get_default_dtype())
+    if numbers.dim() != 1 or not len(numbers) or not numbers.isfinite().all() or (numbers.diff() <= 0).any():
+        raise ValueError(f"{name}: expected increasing numbers such as (-1.0, 0.0, 1.0), found {value!r:.60}")
+    return numbers
+
+
+def on_sphere(shape: tuple[int, ...]) -> int:
+    """The dimensions of a code that lies on a sphere: a vector of at least two."""
+    if len(shape) != 1 or shape[0] < 2:
+        raise ValueError(f"latent: expected a vector of at least 2 dimensions, which a sphere lies in, found {shape}")
+    return shape[0]
+
+
 def inputs(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     """The shapes of a net's inputs: of one, or of several in a sequence, where () is that of a class label."""
     if not isinstance(value, Sequence) or not any(isinstance(inside, Sequence) for inside in value):

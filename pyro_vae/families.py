@@ -6,8 +6,9 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
-from torch.distributions import transform_to
+from pyro.distributions import constraints as pyro_constraints
+from torch import Tensor, nn
+from torch.distributions import constraints, transform_to
 
 # where the field's own distributions are given better errors, and keep their names
 ADVISED = ("pyro_vae.distributions.advised", "pyro_vae.likelihoods")
@@ -89,6 +90,35 @@ def _zero(distribution: Any) -> Tensor:
     return next((_zero(part) for part in parts), torch.zeros(()))
 
 
+def bounds(distribution: Any) -> tuple[float, float] | None:
+    """The least and the greatest value of a distribution where these are the same for all; None where there are none.
+
+    >>> bounds(dist.Bernoulli(torch.tensor([0.1, 0.8])).to_event(1))
+    (0.0, 1.0)
+    """
+    support = base(distribution).support
+    if support in (constraints.boolean, constraints.unit_interval):
+        return 0.0, 1.0
+    low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    return (float(low), float(high)) if isinstance(low, float | int) and isinstance(high, float | int) else None
+
+
+def nearest(support: Any, value: Tensor) -> Tensor:
+    """A value that a support holds near another, reached by clamping or by a common factor; else the value itself.
+
+    >>> nearest(constraints.nonnegative, torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if support is pyro_constraints.sphere:
+        return nn.functional.normalize(value, dim=-1)
+    if support is constraints.simplex:
+        return nn.functional.normalize(value.clamp(min=0), p=1, dim=-1)
+    low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    return value if low is None and high is None else value.clamp(low, high)
+
+
 def join(parts: Sequence[Any], dim: int | None = None) -> Any:
     """One distribution whose rightmost batch dimension is that of all ``parts`` in turn.
 
@@ -107,6 +137,8 @@ def join(parts: Sequence[Any], dim: int | None = None) -> Any:
     dim = len(first.batch_shape) - 1 if dim is None else dim
     if isinstance(first, dist.Independent):
         return join([p.base_dist for p in parts], dim).to_event(first.reinterpreted_batch_ndims)
+    if type(first) is dist.TransformedDistribution and all(p.transforms == first.transforms for p in parts):
+        return dist.TransformedDistribution(join([p.base_dist for p in parts], dim), first.transforms)
     names = _constructor(type(first)) & set(first.arg_constraints)
     held = {name for name in names if name in first.__dict__}  # of probs and logits, scale_tril and covariance: one
     names = (held - {"probs"} if "logits" in held else held) or names

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property, partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import permutations
 from keyword import iskeyword
@@ -12,7 +13,9 @@ from typing import Any
 from torch import nn
 
 from pyro_vae import checks, likelihoods
-from pyro_vae.building import Net, Nets, Part
+from pyro_vae.building import READS_MORE, Net, Nets, Part
+from pyro_vae.latents import built_prior, needs, of, suited
+from pyro_vae.posteriors import DiagonalNormal, encoder_shape, twice
 from pyro_vae.priors import Conditional, StandardNormal
 
 Shape = tuple[int, ...]
@@ -104,6 +107,15 @@ def each(name: str, value: Any, sites: Iterable[str]) -> dict[str, Any]:
     return {site: value[site] for site in sites}
 
 
+def _some(name: str, value: Any, sites: Iterable[str]) -> dict[str, Any]:
+    """An argument for those sites of which something is told: by a mapping, or for all."""
+    if isinstance(value, Mapping):
+        for site in value:
+            checks.known(name, site, sites)
+        return dict(value)
+    return {} if value is None else dict.fromkeys(sites, value)
+
+
 def _data(data_shape: Any) -> dict[str, Shape]:
     """The parts of the data."""
     if not isinstance(data_shape, Mapping):
@@ -184,34 +196,56 @@ class GraphParts(Nets):
         self,
         graph: Graph,
         likelihood: Mapping[str, Callable[..., Any]] | Callable[..., Any],
-        posterior: Callable[..., nn.Module],
+        prior: Any,
+        posterior: Any,
         net: Net | None,
         hidden: Sequence[int] | None,
     ) -> None:
         self._graph, self._likelihoods = graph, each("likelihood", likelihood, graph.data)
         for part, built in self._likelihoods.items():
             checks.built_by(f"likelihood[{part!r}]" if isinstance(likelihood, Mapping) else "likelihood", built)
-        checks.built_by("posterior", posterior)
-        self._posterior, self.reads = posterior, graph.reads()
+        self._prior, self._posterior = (
+            _some("prior", prior, graph.latents),
+            _some("posterior", posterior, graph.latents),
+        )
+        for site, family in self._posterior.items():
+            checks.built_by(f"posterior[{site!r}]" if isinstance(posterior, Mapping) else "posterior", family)
+        if not isinstance(prior, Mapping):  # which stands at the roots
+            self._prior = {site: told for site, told in self._prior.items() if not graph.parents[site]}
+        self.reads = graph.reads()
         super().__init__(net, hidden)
 
+    @cached_property
     def priors(self) -> dict[str, nn.Module]:
-        """p(z_i | parents), and N(0, I) at the roots."""
-        return {site: self._prior(site, latent) for site, latent in self._graph.latents.items()}
+        """p(z_i | parents), by default N(0, I) at the roots."""
+        return {site: self._prior_of(site, latent) for site, latent in self._graph.latents.items()}
 
     def likelihoods(self) -> dict[str, nn.Module]:
         """p(x_j | parents)."""
         return {part: self._likelihood(part, shape) for part, shape in self._graph.data.items()}
 
+    @cached_property
     def posteriors(self) -> dict[str, nn.Module]:
         """q(z_i | what it reads)."""
         return {site: self._inferred(site, latent) for site, latent in self._graph.latents.items()}
 
-    def _prior(self, site: str, latent: Shape) -> nn.Module:
+    def _prior_of(self, site: str, latent: Shape) -> nn.Module:
         above = self._shapes(self._graph.parents[site])
-        if not above:
-            return StandardNormal(latent)
-        return Conditional(latent, self._leading([*above], (2 * latent[0],)), above)
+        prior = self._prior.get(site, Conditional if above else StandardNormal)
+        parts: dict[str, Callable[[], Any]] = {"posterior": partial(self._read_alone, site)}
+        if above:
+            parts |= {"net": partial(self._leading, [*above], twice(latent)), "inside": partial(list, above)}
+        return built_prior(f"prior: {site}", prior, latent, above, parts)
+
+    def _read_alone(self, site: str) -> nn.Module:
+        raise ValueError(READS_MORE.format("parts of the data, or other codes") + f" ({site})")
+
+    def _family(self, site: str) -> Callable[..., nn.Module]:
+        """The family of q(z_i | ...), by default as the prior has it."""
+        prior = self._prior.get(site)
+        if site in self._posterior or prior is None or needs(prior, "posterior", "net"):
+            return self._posterior.get(site, DiagonalNormal)
+        return suited(f"prior: {site}", of(self.priors[site], self._shapes(self._graph.parents[site])))
 
     def _likelihood(self, part: str, shape: Shape) -> nn.Module:
         likelihood, above = self._likelihoods[part], self._shapes(self._graph.parents[part])
@@ -223,8 +257,9 @@ class GraphParts(Nets):
         names = self.reads[site]
         inside, parts = self._shapes(names), [self._read(name) for name in names]
         with checks.plainly(f"{site}: "):
-            encoder = self._reading(parts, (2 * latent[0],), _looked_at(inside))
-            return self._posterior(encoder, inside if len(inside) > 1 else inside[0], latent[0])
+            family = self._family(site)
+            encoder = self._reading(parts, encoder_shape(family, latent), _looked_at(inside))
+            return family(encoder, inside if len(inside) > 1 else inside[0], latent[0])
 
     def _shapes(self, sites: Iterable[str]) -> list[Shape]:
         return [self._graph.shapes[site] for site in sites]

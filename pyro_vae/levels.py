@@ -2,17 +2,19 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
 from torch import nn
 
-from pyro_vae import checks, likelihoods
-from pyro_vae.building import Net, Part, large, outward
+from pyro_vae import checks, families, likelihoods
+from pyro_vae.building import READS_MORE, Net, Part, large, outward
+from pyro_vae.latents import built_prior, needs, of, suited
 from pyro_vae.nets import MLP, FlattenBatch, Joined, Resized, Spatial
 from pyro_vae.nets.joined import joint
-from pyro_vae.posteriors import twice
+from pyro_vae.posteriors import DiagonalNormal, encoder_shape, twice
 from pyro_vae.priors import Conditional, StandardNormal
 
 WIDTH = 256  # of features that have no place in an image
@@ -25,29 +27,63 @@ class LevelParts:
         self,
         data_shape: Sequence[int] | int,
         latents: Sequence[Any],
+        guide: str,
         likelihood: Callable[..., Any],
-        posterior: Callable[..., nn.Module],
+        prior: Any,
+        posterior: Any,
         net: Net | None,
         hidden: Sequence[Any] | None,
     ) -> None:
         self.data_shape, self.latents = checks.shape("data_shape", data_shape), _latents(latents)
-        for name, part in {"likelihood": likelihood, "posterior": posterior}.items():
+        self._alone = guide == "top-down" or len(self.latents) == 1  # whether the top is inferred from the data alone
+        levels = len(self.latents)
+        self._prior = [*_each("prior", prior, levels, [None] * (levels - 1))]
+        self._posterior = [*_each("posterior", posterior, levels, [posterior] * (levels - 1))]
+        name = "posterior[{}]" if isinstance(posterior, Sequence) else "posterior"
+        built = {name.format(i): family for i, family in enumerate(self._posterior) if family is not None}
+        for name, part in {"likelihood": likelihood, **built}.items():
             checks.built_by(name, part)
         if net is not None:
             checks.built_by("net", net)
         in_space = large(self.data_shape) or any(len(latent) == 3 for latent in self.latents)
-        self._likelihood, self._posterior = likelihood, posterior
+        self._likelihood = likelihood
         self._net: Net = net or (Spatial if in_space else MLP)
         self._in_space = getattr(self._net, "func", self._net) is Spatial  # a partial of it too
         self._hidden = _hidden(hidden, self._net, len(self.latents))
 
+    @cached_property
     def priors(self) -> list[nn.Module]:
         """p(z_l | z_{l+1}), and p(z_L)."""
         found: list[nn.Module] = []
-        for (latent, above), hidden in zip(pairwise(self.latents), self._hidden[1:], strict=True):
-            net = self._built(above, twice(latent), outward(self._net, hidden))
-            found.append(Conditional(latent, net, above))
-        return [*found, StandardNormal(self.latents[-1])]
+        for level, ((latent, above), hidden) in enumerate(zip(pairwise(self.latents), self._hidden[1:], strict=True)):
+            net = partial(self._built, above, twice(latent), outward(self._net, hidden))
+            prior = self._prior[level] or Conditional
+            found.append(
+                built_prior(f"prior[{level}]", prior, latent, [above], {"net": net, "inside": partial(tuple, above)})
+            )
+        parts = {"posterior": self._top, "data_shape": lambda: self.data_shape, "bounds": self._bounds}
+        return [*found, built_prior("prior", self._prior[-1] or StandardNormal, self.latents[-1], [], parts)]
+
+    def _top(self) -> nn.Module:
+        """q(z_L | x), for a prior that is made of it."""
+        if not self._alone:
+            raise ValueError(READS_MORE.format("the levels below, and not the data"))
+        features, posteriors = zip(*(self.ladder if len(self.latents) > 1 else [((), self.chain[0])]), strict=True)
+        return nn.Sequential(*(net for net in features if net), posteriors[-1])
+
+    def _bounds(self) -> tuple[float, float] | None:
+        outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
+        zeros = self._likelihood(nn.Linear(1, math.prod(outside)), 1, self.data_shape)
+        return families.bounds(of(zeros, [(1,)]))
+
+    def _family(self, level: int, *, ladder: bool = False) -> Callable[..., nn.Module]:
+        """The family of q(z_l | ...), by default as the prior has it."""
+        prior, top = self._prior[level], level == len(self.latents) - 1
+        if self._posterior[level] is not None or prior is None or needs(prior, "posterior", "net"):
+            return self._posterior[level] or DiagonalNormal
+        if ladder and not top:  # which multiplies normals
+            return DiagonalNormal
+        return suited("prior", of(self.priors[level], self.latents[level + 1 : level + 2]))
 
     def likelihood(self, skip: bool) -> nn.Module:
         """p(x | z_1, ..., z_L), or p(x | z_1)."""
@@ -65,26 +101,34 @@ class LevelParts:
         decoder = Joined(built, parts, image=image) if len(codes) > 1 else built
         return self._likelihood(decoder, codes if len(codes) > 1 else codes[0], self.data_shape)
 
-    def ladder(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+    @cached_property
+    def ladder(self) -> list[tuple[nn.Module, nn.Module]]:
         """d_{l-1} -> d_l and q(z_l | d_l), for the guide from the top downwards."""
+        found: list[tuple[nn.Module, nn.Module]] = []
         below, inside, read = self._data()
-        for latent, hidden in zip(self.latents, self._hidden, strict=True):
+        for level, (latent, hidden) in enumerate(zip(self.latents, self._hidden, strict=True)):
             layers, outside = list(read), inside
             if hidden:
                 in_space = len(latent) == 3 and self._in_space
                 outside = (hidden[-1], *latent[1:]) if in_space else (WIDTH if self._in_space else hidden[-1],)
                 layers += [self._built(inside, outside, hidden[:-1]), nn.ReLU()]
-            head = self._built(outside, twice(latent), ())
-            yield FlattenBatch(nn.Sequential(*layers), below, outside), self._posterior(head, outside, latent)
+            family = self._family(level, ladder=True)
+            head = self._built(outside, encoder_shape(family, latent), ())
+            found.append((FlattenBatch(nn.Sequential(*layers), below, outside), family(head, outside, latent)))
             below, inside, read = outside, outside, []
+        return found
 
-    def chain(self) -> Iterator[nn.Module]:
+    @cached_property
+    def chain(self) -> list[nn.Module]:
         """q(z_l | z_{l-1}), for the guide from the data upwards."""
+        found: list[nn.Module] = []
         below, inside, read = self._data()
-        for latent, hidden in zip(self.latents, self._hidden, strict=True):
-            net = self._built(inside, twice(latent), hidden)
-            yield self._posterior(nn.Sequential(*read, net), below, latent)
+        for level, (latent, hidden) in enumerate(zip(self.latents, self._hidden, strict=True)):
+            family = self._family(level)
+            net = self._built(inside, encoder_shape(family, latent), hidden)
+            found.append(family(nn.Sequential(*read, net), below, latent))
             below, inside, read = latent, latent, []
+        return found
 
     def _built(self, inside: tuple[int, ...], outside: tuple[int, ...], hidden: tuple[int, ...]) -> nn.Module:
         with checks.plainly(f"net: from {inside} to {outside}: "):
@@ -100,6 +144,15 @@ def _latents(latents: Any) -> list[tuple[int, ...]]:
     if not isinstance(latents, Sequence) or isinstance(latents, str) or not latents:
         raise ValueError(f"latents: expected one entry per level, such as (32, 16), found {latents!r}")
     return [checks.latent(latent, f"latents[{i}]") for i, latent in enumerate(latents)]
+
+
+def _each(name: str, value: Any, levels: int, below: list[Any]) -> list[Any]:
+    """An argument for each level, from the data upwards: a sequence of as many, or one for the top and ``below``."""
+    if not isinstance(value, Sequence):
+        return [*below, value]
+    if len(value) != levels:
+        raise ValueError(f"{name}: expected one for the top level, or one for each of {levels}, found {len(value)}")
+    return list(value)
 
 
 def _hidden(hidden: Any, net: Net, levels: int) -> list[tuple[int, ...]]:

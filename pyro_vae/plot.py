@@ -8,16 +8,20 @@ ValueError tells of data that are no images, of sites and units that are not the
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from pyro.distributions import constraints as pyro_constraints
+from torch.distributions import constraints
 
-from pyro_vae import families
+from pyro_vae import families, tracing
 from pyro_vae.checks import instance, known, positive_int
 from pyro_vae.comparison import Comparison
 from pyro_vae.data import Quadrants, first
@@ -28,6 +32,10 @@ from pyro_vae.variant import Variant
 
 MOST_UNITS = 10  # rows of a traversal where none are asked for
 MOST_CLASSES = 10  # more numbers than these are a quantity
+DRAWS = 40_000  # of a prior, where its density or its quantiles are estimated
+CELLS = 200  # to a side of the plane on which a density is shown
+REGIONS = (0.99, 0.9, 0.5)  # shares of a density that lines enclose
+SHADES = LinearSegmentedColormap.from_list("shades", ["1.0", "0.55"])  # under points of any colour
 CURVES = {"objective": "objective", "elbo": "ELBO, training", "validation_elbo": "ELBO, validation"}
 
 # the units of a level, and the colour of each kind
@@ -39,6 +47,8 @@ BARE: Ticks = ("", {})
 
 def samples(variant: Variant, n: int = 64, *, ax: Axes | None = None, seed: int = 0, **conditions: Any) -> Figure:
     """E[x | z], z ~ p(z): what the model dreams, n likelihood means in a square grid.
+
+    Before training this is the prior predictive: what prior and likelihood expect of data that nobody has seen.
 
     Args:
         n: how many pictures.
@@ -183,47 +193,97 @@ def latents(
 ) -> Figure:
     """E_q[z | x] of each datum, coloured by its label: where the guide puts the data.
 
-    Of more than two units the first two principal components are shown; one unit is drawn as a histogram.
+    Of more than two units the first two principal components are shown; one unit is drawn as a histogram. A posterior
+    without a mean is shown at its mode, one on a sphere where the sphere is nearest to its mean.
 
     Args:
         labels: one per datum, by default those that a :class:`pyro_vae.data.Data` brings. Whole numbers and
             names are classes; fractions, and more than 10 different numbers, are a quantity.
 
     Raises:
-        ValueError: where the posterior has no finite mean, or labels and data differ in number.
+        ValueError: where the posterior has no finite mean and no mode, or labels and data differ in number.
 
     >>> digits = pv.data.load("digits", binarise="threshold")
     >>> plt.close(latents(pv.vae((1, 8, 8), latent=5), digits))
     """
-    labels = getattr(data, "labels", None) if labels is None else labels
     site, means = _means(variant, _batch(variant, data), site)
-    names = [f"{site}, unit {unit}" for unit in range(means.shape[1])]
-    if means.shape[1] > 2:
-        means, names = _projected(means, site)
-    labels = None if labels is None else np.asarray(labels).reshape(-1)
-    if labels is not None and len(labels) != len(means):
-        raise ValueError(f"labels: expected {len(means)}, one per datum, found {len(labels)}")
+    project, names = _plane(means, site)
+    found = _labels(labels, data, len(means))
     ax = _axes(ax, 5.4, 4.2)
     draw = _scatter if means.shape[1] > 1 else _histogram
-    draw(ax, means, labels)
+    draw(ax, project(means), found)
     ax.set(xlabel=names[0], ylabel=[*names, "data"][1])
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+    _legend(ax)
+    return ax.figure.figure
+
+
+def prior(
+    variant: Variant,
+    data: Any = None,
+    labels: Any = None,
+    *,
+    site: str | None = None,
+    n: int = 2000,
+    ax: Axes | None = None,
+    seed: int = 0,
+    **conditions: Any,
+) -> Figure:
+    """p(z), and over it z ~ q(z | x), a draw for each datum: whether the prior is where the guide puts the data.
+
+    Draws and no means, since it is the aggregate posterior mean_x q(z | x) that the prior is to match. Lines enclose
+    50, 90 and 99% of the prior. The density is exact where the site has one or two units and its log p is known and the
+    same for all data; else it is estimated from draws: of a prior with sites of its own, below another level, under the
+    conditions of the data, on a sphere, where exact zeros are possible. Of more than two units the first two principal
+    components of the codes are shown, or of the prior's draws where there are no data; of one unit histogram and line.
+
+    Args:
+        data: none for the prior alone.
+        labels: as for :func:`latents`.
+        site: by default that at the top of the model.
+        n: how many data, from the first on.
+        seed: of the codes, and of the prior's draws.
+
+    Raises:
+        ValueError: where the site is discrete, or labels and data differ in number.
+
+    Source: Tomczak & Welling 2018, arXiv:1705.07120.
+
+    >>> digits = pv.data.load("digits", binarise="threshold")
+    >>> plt.close(prior(pv.vae((1, 8, 8), latent=2, prior=pv.priors.Mixture), digits, n=500))
+    """
+    positive_int("n", n)
+    batch = {} if data is None else _batch(variant, data, n)
+    given = conditions | {name: value for name, value in batch.items() if name in variant.given}
+    site, drawn = _drawn(variant, site, given, seed)
+    codes = _codes(variant, batch, site, seed) if batch else None
+    found = None if codes is None else _labels(labels, data, len(codes), n)
+    project, names = _plane(drawn if codes is None else codes, site)
+    log_p = _log_density(*(_node(variant, site, k, given, seed) for k in (1, 32))) if drawn.shape[1] < 3 else None
+    points, drawn = None if codes is None else project(codes), project(drawn)
+    edges = [_edges(*rows) for rows in zip(drawn.T, [None, None] if points is None else points.T, strict=False)]
+    density = _estimated(drawn, edges) if log_p is None else _exact(log_p, edges)
+    ax = _axes(ax, 5.4, 4.4)
+    show = _over_plane if len(edges) == 2 else _over_line
+    show(ax, points, found, edges, density, site)
+    ax.set(xlabel=names[0], ylabel=[*names, "density"][1])
+    _legend(ax)
     return ax.figure.figure
 
 
 def manifold(
     variant: Variant, n: int = 20, *, site: str | None = None, ax: Axes | None = None, **conditions: Any
 ) -> Figure:
-    r"""E[x | z] on the grid z_i = Phi^-1((k + 1/2) / n), k < n: the sheet of data that two units span.
+    r"""E[x | z] on the grid z_i = Q_i((k + 1/2) / n), k < n, Q_i the quantiles of unit i: the sheet of two units.
 
-    Each picture stands for an equal share of a standard normal prior; unit 0 grows to the right, unit 1 upwards.
+    Each picture stands for an equal share of a standard normal prior; unit 0 grows to the right, unit 1 upwards. Of
+    another prior, each row and each column does: its quantiles are those of 40,000 draws.
 
     Args:
         n: pictures to a side.
 
     Raises:
-        ValueError: where the site does not have two units; where a condition or a label is not told.
+        ValueError: where the site does not have two units, or they fill no plane, as on a sphere; where a condition or
+            a label is not told.
 
     Source: Kingma & Welling 2014, arXiv:1312.6114, figure 4.
 
@@ -232,15 +292,19 @@ def manifold(
     for name in variant.given:
         if name not in conditions:
             raise ValueError(f"{name}: missing; a sheet is drawn under one condition, as in {name}=...")
-    values = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(positive_int("n", n)) + 0.5) / n)
-    site, shape = _latent(variant, site, conditions)
+    shares = (torch.arange(positive_int("n", n)) + 0.5) / n
+    site, fn = _latent(variant, site, conditions)
+    shape = fn.event_shape
     if math.prod(shape) != 2:
         raise ValueError(f"site: expected a latent site of two units, found {site!r} of shape {tuple(shape)}")
-    codes = torch.cartesian_prod(values.flip(0), values).flip(-1)  # row by row from the top left
+    if _is_surface(fn.support):
+        raise ValueError(f"site: expected codes that fill a plane, found {site!r} over {fn.support}")
+    across, upwards = _quantiles(variant, site, fn, shares, conditions)
+    codes = torch.cartesian_prod(upwards.flip(0), across).flip(-1)  # row by row from the top left
     decoded = variant.decode({site: codes.reshape(-1, *shape)}, seed=0, **conditions)
     _, images = _images(variant, decoded, 1)
-    right = {k: f"{values[k]:.1f}" for k in (0, n // 4, n - 1 - n // 4, n - 1)}
-    up = {n - 1 - k: value for k, value in right.items()}
+    some = (0, n // 4, n - 1 - n // 4, n - 1)
+    right, up = {k: f"{across[k]:.1f}" for k in some}, {n - 1 - k: f"{upwards[k]:.1f}" for k in some}
     rows, columns = (f"{site}, unit 1", up), (f"{site}, unit 0", right)
     return _tiled(images.reshape(n, n, *images.shape[1:]), ax, rows, columns)
 
@@ -425,38 +489,165 @@ def _images(variant: Variant, data: Any, leading: int) -> tuple[str, np.ndarray]
     raise ValueError(f"data: expected images of shape (H, W), (1, H, W) or (3, H, W), found {found}")
 
 
-def _latent(variant: Variant, site: str | None, conditions: Mapping[str, Any]) -> tuple[str, torch.Size]:
-    """A latent site of the model and the shape of one code."""
-    sites = variant.latent_sites(**conditions)
-    shapes = {name: fn.event_shape for name, fn in sites.items() if name not in variant.given}
-    site = next(iter(shapes)) if site is None else known("site", site, shapes)
-    return site, shapes[site]
+def _latent(variant: Variant, site: str | None, conditions: Mapping[str, Any]) -> tuple[str, Any]:
+    """A latent site of the model, by default the one at the top, and its distribution of one code.
+
+    Sites of a prior's own stand above its codes, and are none.
+    """
+    sites = {name: fn for name, fn in variant.latent_sites(**conditions).items() if name not in variant.given}
+    if not sites:
+        raise ValueError("site: the model has no latent site")
+    if site is None:
+        own = getattr(variant.guide, "reads", {})
+        codes = [name for name, fn in sites.items() if name not in own and not families.is_discrete(fn)]
+        site = next(iter(codes or sites))
+    return site, sites[known("site", site, sites)]
 
 
 def _means(variant: Variant, batch: Mapping[str, Any], site: str | None) -> tuple[str, np.ndarray]:
-    """A latent site of the guide and its posterior means, (batch, units)."""
+    """A latent site of the guide and where its posteriors are centred, (batch, units); of classes, probabilities."""
+    posteriors = variant.encode(ancestors="mean", **batch)
+    continuous = [name for name, q in posteriors.items() if not families.is_discrete(q)]
+    site = (continuous or list(posteriors))[0] if site is None else known("site", site, posteriors)
+    q = posteriors[site]
+    means = tracing.mean(q) if families.is_discrete(q) else tracing.centre(q)
+    if means is None:
+        raise ValueError(f"site: expected posteriors with a finite mean, or a mode, found none at {site!r}")
+    return site, _rows(means, q)
+
+
+def _rows(value: torch.Tensor, fn: Any) -> np.ndarray:
+    """Codes, or what is said of each unit, as (batch, units)."""
+    value = value.movedim(-1 - fn.event_dim, 0).float().cpu()
+    return value.reshape(len(value), -1).numpy()
+
+
+def _codes(variant: Variant, batch: Mapping[str, Any], site: str, seed: int) -> np.ndarray:
+    """z ~ q(z | x), (batch, units)."""
+    with tracing.seeded(seed):
+        posteriors = variant.encode(seed=None, **batch)
+        q = posteriors[known("site", site, posteriors)]
+        return _rows(q.sample(), q)
+
+
+def _node(variant: Variant, site: str, n: int, conditions: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
+    """A latent site in n draws of the model, which decodes none of them."""
+    given = {}
+    for name, value in conditions.items():
+        several = np.ndim(value) > 0 and len(value) > 1  # so many of each that all of them count
+        given[name] = torch.as_tensor(value)[torch.arange(n) * len(value) // n] if several else value
+    return tracing.until([site], partial(variant.draw, n, seed, **given), {}).nodes[site]
+
+
+def _drawn(variant: Variant, site: str | None, conditions: Mapping[str, Any], seed: int) -> tuple[str, np.ndarray]:
+    """A latent site that is not discrete, and many draws of it from the model, (draws, units)."""
+    first = {name: value[:1] if np.ndim(value) else value for name, value in conditions.items()}
+    site, fn = _latent(variant, site, first)
+    if families.is_discrete(fn):
+        raise ValueError(f"site: expected codes that are numbers, found {site!r}, {families.family(fn)}")
+    widest = max(math.prod(fn.event_shape), 1, *(torch.as_tensor(value).numel() for value in first.values()))
+    node = _node(variant, site, min(DRAWS, max(2**23 // widest, 1000)), conditions, seed)
+    return site, _rows(node["value"], node["fn"])
+
+
+def _is_surface(support: Any) -> bool:
+    """Whether codes have fewer dimensions than units."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support is pyro_constraints.sphere or support is constraints.simplex
+
+
+def _quantiles(
+    variant: Variant, site: str, fn: Any, shares: torch.Tensor, conditions: Mapping[str, Any]
+) -> torch.Tensor:
+    """Of each unit of a site, (units, shares)."""
+    base = families.base(fn)
+    if isinstance(base, torch.distributions.Normal) and (base.loc == 0).all() and (base.scale == 1).all():
+        return torch.distributions.Normal(0.0, 1.0).icdf(shares).expand(2, -1)
+    _, drawn = _drawn(variant, site, conditions, 0)
+    return torch.as_tensor(drawn).quantile(shares, 0).T
+
+
+def _log_density(one: Mapping[str, Any], several: Mapping[str, Any]) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """log p(z) of codes (n, units), of a site in one draw of the model and in several.
+
+    None where it is not known, or depends on what was drawn or given above the site.
+    """
+    fn, z = one["fn"], several["value"]
+    atoms = getattr(families.base(fn), "has_atoms", False)  # which no density shows
+    if atoms or _is_surface(fn.support) or len(fn.batch_shape) != 1:
+        return None
+
+    def log_p(codes: torch.Tensor) -> torch.Tensor:
+        codes = codes.to(z).reshape(-1, 1, *fn.event_shape)
+        inside = fn.support.check(codes).reshape(len(codes), -1).all(-1)
+        kept = torch.where(inside.reshape(-1, *[1] * (codes.dim() - 1)), codes, z[0])  # which may be asked for
+        parts = [fn.log_prob(kept[part])[:, 0] for part in tracing.slices(len(kept), 4096)]
+        return torch.where(inside, torch.cat(parts), -torch.inf)
+
     try:
-        posteriors = variant.encode(ancestors="mean", **batch)
-        continuous = [name for name, q in posteriors.items() if not families.is_discrete(q)]
-        site = (continuous or list(posteriors))[0] if site is None else known("site", site, posteriors)
-        means = posteriors[site].mean.float().cpu()
+        with torch.no_grad():
+            found = several["fn"].log_prob(z.unsqueeze(1))
     except NotImplementedError:
-        means = torch.tensor([math.nan])
-    if not means.isfinite().all():
-        raise ValueError(f"site: expected posteriors with a finite mean, found none at {site or 'the first site'}")
-    return str(site), means.reshape(len(means), -1).numpy()
+        return None
+    return log_p if torch.allclose(found, found[:, :1].expand_as(found)) else None
 
 
-def _projected(means: np.ndarray, site: str) -> tuple[np.ndarray, list[str]]:
-    """The first two principal components, and what to call them."""
+def _edges(drawn: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
+    """Where cells begin and end that hold nearly all draws and all codes, but for those in heavy tails."""
+    ends = []
+    for values, share in ((drawn, 0.001), (codes, 0.0)):
+        if values is not None:
+            first, low, high, last = np.quantile(values, [share, 0.05, 0.95, 1 - share])
+            ends += [max(first, 2 * low - high), min(last, 2 * high - low)]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.5
+    return np.linspace(min(ends) - margin, max(ends) + margin, CELLS + 1)
+
+
+def _exact(log_p: Callable[[torch.Tensor], torch.Tensor], edges: Sequence[np.ndarray]) -> np.ndarray:
+    """p(z) at the centre of each cell."""
+    centres = [torch.as_tensor((e[1:] + e[:-1]) / 2) for e in edges]
+    points = torch.cartesian_prod(*centres).reshape(-1, len(edges))
+    with torch.no_grad():
+        return log_p(points).double().exp().cpu().numpy().reshape([CELLS] * len(edges))
+
+
+def _estimated(drawn: np.ndarray, edges: Sequence[np.ndarray]) -> np.ndarray:
+    """p(z) at the centre of each cell: a histogram of draws, smoothed as Scott's rule has it for the highest mode."""
+    density = np.histogramdd(drawn, edges)[0] / len(drawn)
+    for axis, (rows, e) in enumerate(zip(drawn.T, edges, strict=True)):
+        ranked, tenth = np.sort(rows), len(rows) // 10
+        # 0.2513 of the spread of a normal; the spread of several modes together would blur each
+        spread = (ranked[tenth:] - ranked[:-tenth]).min() / 0.2513
+        width = max(spread * len(rows) ** (-1 / (len(edges) + 4)), e[1] - e[0])
+        centres = (e[1:] + e[:-1]) / 2
+        kernel = np.exp(-(((centres[:, None] - centres) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
+        density = np.moveaxis(np.tensordot(kernel, density, (1, axis)), 0, axis)
+    return density
+
+
+def _plane(rows: np.ndarray, site: str) -> tuple[Callable[[np.ndarray], np.ndarray], list[str]]:
+    """What shows codes in a plane, and what to call its axes: two principal components where there are more units."""
     from sklearn.decomposition import PCA
 
-    if not means.var(0).any():
-        raise ValueError(f"data: expected more than one code at {site!r} to project, found {len(means)} alike")
-    pca = PCA(2)
-    points = pca.fit_transform(means)
+    if rows.shape[1] < 3:
+        return np.asarray, [f"{site}, unit {unit}" for unit in range(rows.shape[1])]
+    if not rows.var(0).any():
+        raise ValueError(f"data: expected more than one code at {site!r} to project, found {len(rows)} alike")
+    pca = PCA(2).fit(rows)
     shares = [f"{share:.0%} of the variance" for share in pca.explained_variance_ratio_]
-    return points, [f"{site}, component {i + 1} ({share})" for i, share in enumerate(shares)]
+    return pca.transform, [f"{site}, component {i + 1} ({share})" for i, share in enumerate(shares)]
+
+
+def _labels(labels: Any, data: Any, found: int, most: int | None = None) -> np.ndarray | None:
+    """Labels of the data, of those that are shown."""
+    labels = getattr(data, "labels", None) if labels is None else labels
+    if labels is None:
+        return None
+    labels = np.asarray(labels).reshape(-1)
+    if len(labels[:most]) != found:
+        raise ValueError(f"labels: expected {found}, one per datum, found {len(labels)}")
+    return labels[:most]
 
 
 def _groups(labels: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -467,21 +658,81 @@ def _groups(labels: np.ndarray | None) -> dict[str, np.ndarray]:
     return {} if labels.dtype.kind in "iu" and len(groups) > MOST_CLASSES else groups
 
 
-def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
+def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray | None, size: float = 9) -> None:
     groups = _groups(labels)
     for label, chosen in groups.items():
-        ax.scatter(points[chosen, 0], points[chosen, 1], s=9, linewidths=0, alpha=0.8, label=label)
+        ax.scatter(points[chosen, 0], points[chosen, 1], s=size, linewidths=0, alpha=0.8, label=label)
     if not groups:
-        drawn = ax.scatter(points[:, 0], points[:, 1], s=9, linewidths=0, alpha=0.8, c=labels)
+        drawn = ax.scatter(points[:, 0], points[:, 1], s=size, linewidths=0, alpha=0.8, c=labels)
         if labels is not None:
             ax.figure.figure.colorbar(drawn, ax=ax)
     ax.set_aspect("equal")
 
 
-def _histogram(ax: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
+def _histogram(ax: Axes, points: np.ndarray, labels: np.ndarray | None, **options: Any) -> None:
     groups = _groups(labels)
     parts = [points[chosen, 0] for chosen in groups.values()]
-    ax.hist(parts or points[:, 0], bins=40, stacked=True, label=list(groups) or None)
+    ax.hist(parts or points[:, 0], stacked=True, label=list(groups) or None, **({"bins": 40} | options))
+
+
+def _over_plane(
+    ax: Axes,
+    points: np.ndarray | None,
+    labels: np.ndarray | None,
+    edges: Sequence[np.ndarray],
+    density: np.ndarray,
+    site: str,
+) -> None:
+    """Points over a shaded density, and lines around regions of it."""
+    ranked = np.sort(density, axis=None)[::-1]
+    mass = np.cumsum(ranked) * np.prod([e[1] - e[0] for e in edges])
+    # of the densest 5% all is alike, or next to a pole nothing else would have a shade
+    most, *levels = ranked[np.searchsorted(mass, [0.05, *REGIONS]).clip(max=len(ranked) - 1)]
+    extent = (edges[0][0], edges[0][-1], edges[1][0], edges[1][-1])
+    ax.imshow(density.T, origin="lower", extent=extent, cmap=SHADES, vmin=0, vmax=most or 1, interpolation="bilinear")
+    if points is not None:
+        _scatter(ax, points, labels, 6)
+    # a uniform density has none, and one with heavy tails reaches beyond what is shown
+    lines = {level: f"{share:.0%}" for level, share in zip(levels, REGIONS, strict=True) if most > level > ranked[-1]}
+    if lines:
+        centres = [(e[1:] + e[:-1]) / 2 for e in edges]
+        ax.contour(*centres, density.T, sorted(lines), colors="0.2", linewidths=0.8, zorder=3)
+    ax.set(xlim=extent[:2], ylim=extent[2:])
+    regions = ", ".join(lines[level] for level in sorted(lines, reverse=True))
+    _entitle(ax, points, edges, site, f"lines: {regions} of p({site})" if lines else f"grey: p({site})")
+
+
+def _over_line(
+    ax: Axes,
+    points: np.ndarray | None,
+    labels: np.ndarray | None,
+    edges: Sequence[np.ndarray],
+    density: np.ndarray,
+    site: str,
+) -> None:
+    """A histogram, and a density as a line."""
+    (e,) = edges
+    if points is not None:
+        _histogram(ax, points, labels, bins=e[::5], density=True)
+    ax.plot((e[1:] + e[:-1]) / 2, density, color="black", linewidth=1.2)
+    ax.set_xlim(e[0], e[-1])
+    _entitle(ax, points, edges, site, f"line: p({site})")
+
+
+def _entitle(ax: Axes, points: np.ndarray | None, edges: Sequence[np.ndarray], site: str, prior: str) -> None:
+    """Say what is shown, and how many codes are not."""
+    title = prior
+    if points is not None:
+        ends = np.array([(e[0], e[-1]) for e in edges])
+        outside = int(((points < ends[:, 0]) | (points > ends[:, 1])).any(1).sum())
+        missing = f" ({outside} of {len(points)} outside)" if outside else ""
+        title = f"{'points' if len(edges) == 2 else 'bars'}: {site} ~ q({site} | x){missing};  {prior}"
+    ax.set_title(title, fontsize="small")
+
+
+def _legend(ax: Axes) -> None:
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:

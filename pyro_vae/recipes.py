@@ -13,12 +13,12 @@ from torch import nn
 
 from pyro_vae import checks, graphs, saving
 from pyro_vae.building import Net, PairParts, label, vector
+from pyro_vae.completing import completed
 from pyro_vae.guides import BottomUpGuide, CVAEGuide, DAGGuide, M2Guide, TopDownGuide, VAEGuide
 from pyro_vae.infer import temper
 from pyro_vae.levels import LevelParts
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.models import CVAEModel, DAGModel, HVAEModel, VAEModel
-from pyro_vae.posteriors import DiagonalNormal
 from pyro_vae.priors import Conditional, StandardNormal
 from pyro_vae.variant import Variant
 
@@ -87,32 +87,39 @@ def vae(
     data_shape: Sequence[int] | int,
     latent: int = 20,
     *,
+    prior: Callable[..., Any] = StandardNormal,
     likelihood: Callable[..., nn.Module] = Bernoulli,
-    posterior: Callable[..., nn.Module] = DiagonalNormal,
+    posterior: Callable[..., nn.Module] | None = None,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
 ) -> Variant:
-    r"""p(x, z) = N(z; 0, I) p(x | z),   q(z | x) = N(z; loc(x), diag scale(x)^2)
+    r"""p(x, z) = p(z) p(x | z),   by default p(z) = N(z; 0, I),   q(z | x) = N(z; loc(x), diag scale(x)^2)
 
     Args:
         data_shape: shape of one datum, (channels, height, width) for an image.
         latent: dimensions of the code z.
+        prior: p(z): a class of :mod:`pyro_vae.priors`, or a ``functools.partial`` of one, built as ``prior(latent)``;
+            or any callable without a ``latent`` that returns a distribution over codes, which may have sample sites of
+            its own: the guide then draws them too (:class:`pyro_vae.guides.Amortised`).
         likelihood: built as ``likelihood(decoder, latent, data_shape)``; a class of
             :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
         posterior: built as ``posterior(encoder, data_shape, latent)``; a class of :mod:`pyro_vae.posteriors` over
-            codes, or a ``functools.partial`` of one.
+            codes, or a ``functools.partial`` of one. By default as the support of the prior has it: diagonal normal,
+            rectified normal, von Mises-Fisher on a sphere, or a normal mapped onto another support.
         net: builds encoder and decoder, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.
             By default convolutions for images of more than 1024 values, fully connected layers otherwise.
         hidden: widths of the hidden layers, from the data inwards; by default the net's own.
-        encoder: in place of a built one, a module from (batch, \*data_shape) to (batch, 2 * latent). A built one
-            reads the features that the likelihood names, such as log(1 + x) of counts; one of yours reads the data.
+        encoder: in place of a built one, a module from (batch, \*data_shape) to (batch, 2 * latent), or to what
+            :func:`pyro_vae.posteriors.encoder_shape` says of the posterior. A built one reads the features that the
+            likelihood names, such as log(1 + x) of counts; one of yours reads the data.
         decoder: in place of a built one, a module from (batch, latent) to (batch, \*data_shape), or to what
             :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
 
     Raises:
-        ValueError: where an argument, or the output of a net of yours, has the wrong shape.
+        ValueError: where an argument, or the output of a net of yours, has the wrong shape; where prior and posterior
+            do not fit.
 
     Source: Kingma & Welling 2014, arXiv:1312.6114.
 
@@ -120,11 +127,11 @@ def vae(
     >>> pair.sample(4).shape
     torch.Size([4, 1, 28, 28])
     """
-    parts = PairParts(data_shape, latent, likelihood, net, hidden, posterior)
-    guide = VAEGuide(parts.posterior(encoder))
-    model = VAEModel(StandardNormal(latent), parts.likelihood(decoder))
+    parts = PairParts(data_shape, latent, likelihood, prior, posterior, net, hidden, encoder, decoder)
+    guide = VAEGuide(parts.posterior)
+    model = VAEModel(parts.prior, parts.likelihood)
     parts.check_used()
-    return Variant(model, guide)
+    return Variant(model, completed(model, guide))
 
 
 @partial(recipe, extends=vae)
@@ -153,9 +160,9 @@ def cvae(
     *,
     classes: int | None = None,
     condition_shape: Sequence[int] | int | None = None,
-    prior: Callable[..., nn.Module] = Conditional,
+    prior: Callable[..., Any] = Conditional,
     likelihood: Callable[..., nn.Module] = Bernoulli,
-    posterior: Callable[..., nn.Module] = DiagonalNormal,
+    posterior: Callable[..., nn.Module] | None = None,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
     encoder: nn.Module | None = None,
@@ -172,9 +179,10 @@ def cvae(
         classes: how many, where c is a class label, a whole number from 0; 10 where nothing is said. The model then
             draws c uniformly where it is not given.
         condition_shape: shape of c, where it is no label. Such a c must always be given.
-        prior: of the code, built as ``prior(latent, net, condition_shape)`` where it depends on the condition, as
-            :class:`pyro_vae.priors.Conditional`; or as ``prior(latent)`` where z and c are to be independent, as
-            :class:`pyro_vae.priors.StandardNormal`.
+        prior: of the code, built as ``prior(latent, net=net, inside=condition_shape)`` where it depends on the
+            condition, as :class:`pyro_vae.priors.Conditional`; or as ``prior(latent)`` where z and c are to be
+            independent, as :class:`pyro_vae.priors.StandardNormal`; or any callable that returns a distribution, given
+            c where it takes an argument.
         likelihood: built as ``likelihood(decoder, [(latent,), condition_shape], data_shape)``; a class of
             :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
         posterior: built as ``posterior(encoder, [data_shape, condition_shape], latent)``; see :func:`vae`.
@@ -200,12 +208,12 @@ def cvae(
     """
     if classes is not None and condition_shape is not None:
         raise ValueError("classes, condition_shape: expected one of them; a condition is a label or has a shape")
-    parts = PairParts(data_shape, latent, likelihood, net, hidden, posterior)
     c = label(10 if classes is None else classes) if condition_shape is None else vector(condition_shape)
-    model = CVAEModel(c.density(), parts.prior(prior, c), parts.likelihood(decoder, c))
-    guide = CVAEGuide(parts.posterior(encoder, c))
+    parts = PairParts(data_shape, latent, likelihood, prior, posterior, net, hidden, encoder, decoder, [c])
+    model = CVAEModel(c.density(), parts.prior, parts.likelihood)
+    guide = CVAEGuide(parts.posterior)
     parts.check_used()
-    return Variant(model, guide, conditions=("c",))
+    return Variant(model, completed(model, guide, c=c.shape), conditions=("c",))
 
 
 @recipe
@@ -215,9 +223,9 @@ def m2(
     *,
     classes: int = 10,
     weight: float = 0.0,
-    prior: Callable[..., nn.Module] = StandardNormal,
+    prior: Callable[..., Any] = StandardNormal,
     likelihood: Callable[..., nn.Module] = Bernoulli,
-    posterior: Callable[..., nn.Module] = DiagonalNormal,
+    posterior: Callable[..., nn.Module] | None = None,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
     encoder: nn.Module | None = None,
@@ -256,13 +264,13 @@ def m2(
     >>> pair.classify(torch.zeros(3, 1, 28, 28)).shape
     torch.Size([3, 10])
     """
-    parts = PairParts(data_shape, latent, likelihood, net, hidden, posterior)
     c = label(classes)
-    model = CVAEModel(c.density(), parts.prior(prior, c), parts.likelihood(decoder, c))
+    parts = PairParts(data_shape, latent, likelihood, prior, posterior, net, hidden, encoder, decoder, [c])
+    model = CVAEModel(c.density(), parts.prior, parts.likelihood)
     weight = checks.real("weight", weight, least=0)
-    guide = M2Guide(parts.classifier(classifier, classes), parts.posterior(encoder, c), weight)
+    guide = M2Guide(parts.classifier(classifier, classes), parts.posterior, weight)
     parts.check_used()
-    return Variant(model, guide, labels=("c",))
+    return Variant(model, completed(model, guide, c=c.shape), labels=("c",))
 
 
 @recipe
@@ -272,8 +280,9 @@ def hvae(
     guide: str = "top-down",
     *,
     skip: bool = True,
+    prior: Callable[..., Any] | Sequence[Callable[..., Any] | None] = StandardNormal,
     likelihood: Callable[..., nn.Module] = Bernoulli,
-    posterior: Callable[..., nn.Module] = DiagonalNormal,
+    posterior: Callable[..., nn.Module] | Sequence[Callable[..., nn.Module] | None] | None = None,
     net: Net | None = None,
     hidden: Sequence[int] | Sequence[Sequence[int]] | None = None,
 ) -> Variant:
@@ -290,10 +299,14 @@ def hvae(
             data say of a level by what the model's own prior says; or ``"bottom-up"``: q(z_1 | x) q(z_2 | z_1) ...,
             for which Pyro's TraceMeanField_ELBO has no right closed forms.
         skip: whether the data see all levels; else p(x | z_1).
+        prior: p(z_L), as for :func:`vae`; or a sequence with that of each level, from the data upwards: below the top
+            built as ``prior(latent, net=net, inside=latent_above)``, as :class:`pyro_vae.priors.Conditional`, which
+            stands for None, or any callable given z_{l+1}. The ladder needs diagonal normals below the top.
         likelihood: built as ``likelihood(decoder, latents, data_shape)``, of one latent's shape without ``skip``; a
             class of :mod:`pyro_vae.likelihoods`, or a ``functools.partial`` of one.
         posterior: built as ``posterior(encoder, inside, latent)`` for each level; a class of
-            :mod:`pyro_vae.posteriors` over codes, or a ``functools.partial`` of one.
+            :mod:`pyro_vae.posteriors` over codes, or a ``functools.partial`` of one; or a sequence with one for each
+            level, from the data upwards, None for the default, which follows the prior.
         net: builds all networks, as ``net(inside, outside, hidden=...)``, between shapes of any kind:
             :class:`pyro_vae.nets.MLP`, GatedMLP, or Spatial, convolutions, which is the default where a latent lies in
             space or data are images of more than 1024 values.
@@ -312,12 +325,12 @@ def hvae(
     """
     checks.known("guide", guide, ["bottom-up", "top-down"])
     checks.instance("skip", skip, bool)
-    parts = LevelParts(data_shape, latents, likelihood, posterior, net, hidden)
-    model = HVAEModel(parts.priors(), parts.likelihood(skip), skip)
+    parts = LevelParts(data_shape, latents, guide, likelihood, prior, posterior, net, hidden)
+    model = HVAEModel(parts.priors, parts.likelihood(skip), skip)
     if guide == "bottom-up":
-        return Variant(model, BottomUpGuide(list(parts.chain())))
-    features, posteriors = zip(*parts.ladder(), strict=True)
-    return Variant(model, TopDownGuide(features, posteriors, list(model.priors)[:-1]))
+        return Variant(model, completed(model, BottomUpGuide(parts.chain)))
+    features, posteriors = zip(*parts.ladder, strict=True)
+    return Variant(model, completed(model, TopDownGuide(features, posteriors, parts.priors[:-1])))
 
 
 @recipe
@@ -327,7 +340,8 @@ def dag_vae(
     latent: Mapping[str, int] | int = 8,
     *,
     likelihood: Mapping[str, Callable[..., nn.Module]] | Callable[..., nn.Module] = Bernoulli,
-    posterior: Callable[..., nn.Module] = DiagonalNormal,
+    prior: Mapping[str, Callable[..., Any]] | Callable[..., Any] = StandardNormal,
+    posterior: Mapping[str, Callable[..., nn.Module]] | Callable[..., nn.Module] | None = None,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
 ) -> Variant:
@@ -349,8 +363,12 @@ def dag_vae(
         likelihood: built as ``likelihood(decoder, latents, data_shape)``, of the shapes of the parents, of one its
             shape; a class of :mod:`pyro_vae.likelihoods`, a ``functools.partial`` of one, or a mapping from the parts
             of the data to such.
+        prior: of the roots, as for :func:`vae`; or a mapping with those of some latent sites: of one with parents built
+            as ``prior(latent, net=net, inside=shapes)``, as :class:`pyro_vae.priors.Conditional`, or any callable that
+            is given the parents.
         posterior: built as ``posterior(encoder, inside, latent)`` for each latent site; a class of
-            :mod:`pyro_vae.posteriors` over codes, or a ``functools.partial`` of one.
+            :mod:`pyro_vae.posteriors` over codes, or a ``functools.partial`` of one; or a mapping with those of some
+            sites. By default it follows the prior.
         net: builds encoders and decoders, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`. By default
             convolutions for images of more than 1024 values, fully connected layers otherwise. Several images of one
             size are read side by side as channels, codes as planes. Between codes layers are fully connected.
@@ -372,6 +390,6 @@ def dag_vae(
     torch.Size([4, 1, 28, 14])
     """
     graph = graphs.read(data_shape, parents, latent)
-    parts = graphs.GraphParts(graph, likelihood, posterior, net, hidden)
-    model = DAGModel(parts.priors(), parts.likelihoods(), graph.parents)
-    return Variant(model, DAGGuide(parts.posteriors(), parts.reads, list(graph.data)))
+    parts = graphs.GraphParts(graph, likelihood, prior, posterior, net, hidden)
+    model = DAGModel(parts.priors, parts.likelihoods(), graph.parents)
+    return Variant(model, completed(model, DAGGuide(parts.posteriors, parts.reads, list(graph.data))))

@@ -20,7 +20,8 @@ from pyro_vae import storage
 from pyro_vae.storage import FORMAT
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-NAMEABLE = ("pyro_vae.likelihoods", "pyro_vae.nets", "pyro_vae.posteriors", "pyro_vae.priors")
+PRIORS = "pyro_vae.priors"
+NAMEABLE = ("pyro_vae.likelihoods", "pyro_vae.nets", "pyro_vae.posteriors", PRIORS)
 
 
 @dataclass
@@ -123,6 +124,9 @@ def _encode(value: Any) -> Any:
         return {"mapping": {str(k): _encode(v) for k, v in value.items()}}
     if isinstance(value, functools.partial) and not value.args:
         return _encode(value.func) | {"with": {k: _encode(v) for k, v in value.keywords.items()}}
+    if isinstance(value, nn.Module) and getattr(import_module(PRIORS), type(value).__name__, None) is type(value):
+        named: dict[str, Any] = _encode(type(value))
+        return named | {"built": {name: _encode(told) for name, told in _told(value).items()}}
     module = next(
         (m for m in NAMEABLE if getattr(import_module(m), getattr(value, "__name__", ""), None) is value),
         None,
@@ -130,6 +134,11 @@ def _encode(value: Any) -> Any:
     if module is None or not inspect.isclass(value):
         raise TypeError(f"a {type(value).__name__} of its own ({value!r:.60}), which JSON cannot hold")
     return {"class": f"{module}.{value.__name__}"}
+
+
+def _told(prior: nn.Module) -> dict[str, Any]:
+    """What a prior of ours was built with; each keeps it under the name of the argument."""
+    return {name: getattr(prior, name, prior) for name in inspect.signature(type(prior)).parameters if name != "self"}
 
 
 def decode(value: Any) -> Any:
@@ -148,4 +157,7 @@ def decode(value: Any) -> Any:
     found = getattr(import_module(module), name, None) if module in NAMEABLE else None
     if not inspect.isclass(found):
         raise ValueError(f"unknown class {value.get('class')!r}")
-    return functools.partial(found, **{k: decode(v) for k, v in value["with"].items()}) if "with" in value else found
+    told = {k: decode(v) for k, v in value.get("with", value.get("built", {})).items()}
+    if "built" in value:
+        return found(**told)
+    return functools.partial(found, **told) if told else found

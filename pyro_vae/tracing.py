@@ -6,7 +6,7 @@ first dimension is the data plate (the rightmost plate, dim -1).
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
 from pyro_vae import checks, families
+from pyro_vae.story import SHARED
 
 Program = Callable[..., Any]
 Batch = Mapping[str, Any]
@@ -55,7 +56,7 @@ def reseed(seed: int, device: torch.device | None) -> None:
 
 
 def sites(trace: poutine.Trace) -> dict[str, Site]:
-    """The random sites of a trace: no plates, no deterministic values, no extra factors of the objective."""
+    """The random sites of each datum: no plates, no deterministic values, no extra factors, nothing that all share."""
     nodes: dict[str, Any] = dict(trace.nodes)
     return {
         name: site
@@ -64,6 +65,7 @@ def sites(trace: poutine.Trace) -> dict[str, Site]:
         and not site_is_subsample(site)
         and not site_is_factor(site)
         and not site["infer"].get("_deterministic")
+        and not site["infer"].get(SHARED)
     }
 
 
@@ -136,6 +138,21 @@ def plate_nesting(*traces: poutine.Trace) -> int:
     """How many dimensions the plates of the programs take."""
     frames = [f for trace in traces for site in sites(trace).values() for f in site["cond_indep_stack"]]
     return max((-f.dim for f in frames if f.vectorized), default=1)
+
+
+def plate_of(site: Site) -> Any:
+    """The data plate that a site stands in, opened again."""
+    frame = next(frame for frame in site["cond_indep_stack"] if frame.dim == -1)
+    with poutine.block(hide=[frame.name]):  # it is in the trace already
+        return pyro.plate(frame.name, frame.size)
+
+
+def side_by_side(sites: Sequence[Site]) -> Tensor:
+    """The values of some sites, as one vector for each datum."""
+    events = [site["value"].dim() - site["fn"].event_dim for site in sites]
+    batch = torch.broadcast_shapes(*(site["value"].shape[:n] for site, n in zip(sites, events, strict=True)))
+    rows = [site["value"].reshape(*site["value"].shape[:n], -1) for site, n in zip(sites, events, strict=True)]
+    return torch.cat([row.expand(*batch, -1).to(rows[0].dtype) for row in rows], -1)
 
 
 @effectful(type="hidden")
@@ -370,12 +387,23 @@ def mean(distribution: Any) -> Tensor | None:
 
 
 def centre(distribution: Any) -> Tensor | None:
-    """The mean of a distribution, or the mode of a discrete one; None where there is neither."""
-    if not families.is_discrete(distribution):
-        return mean(distribution)
+    """A code that stands for a distribution; None where it has none.
+
+    Its mean, or what its support holds nearest to that, as on a sphere; the mode of a discrete distribution, or of one
+    without a mean; of a normal mapped onto another support, where its mean is mapped to.
+    """
+    found = None if families.is_discrete(distribution) else mean(distribution)
+    if found is not None:
+        return families.nearest(distribution.support, found)
+    base = families.base(distribution)
+    if isinstance(base, torch.distributions.TransformedDistribution):
+        found = mean(base.base_dist)
+        for transform in base.transforms if found is not None else ():
+            found = transform(found)
+        return found
     try:
         return distribution.mode.nan_to_num(1.0)  # of a fair coin torch knows none
-    except NotImplementedError:
+    except (AttributeError, NotImplementedError):
         return None
 
 

@@ -50,6 +50,8 @@ class Program(nn.Module):
             pyro.module(self.name, self.program)
         with ExitStack() as stack:
             for handler in self.handlers:
+                if hasattr(handler, "batch"):  # which weighs by how many data there are
+                    handler.batch = len(next(iter((*args, *kwargs.values()))))
                 stack.enter_context(handler)
             if self.reads:
                 args, kwargs = tracing.filled_arguments(self.program, args, kwargs)
@@ -169,11 +171,11 @@ class Variant(nn.Module):
             created = self._created()
             self._store = {k: {n: v for n, v in group.items() if n in created} for k, group in self._store.items()}
 
-    def trained(self, handler: Messenger | None = None) -> tuple[Program, Program]:
-        """Model and guide as they are trained, under one more ``handler`` where one is given."""
-        handlers = [h for h in (handler, self.handler) if h is not None]
+    def trained(self, *handlers: Messenger | None) -> tuple[Program, Program]:
+        """Model and guide as they are trained, under more ``handlers`` where some are given."""
+        around = [h for h in (*handlers, self.handler) if h is not None]
         model, guide = (
-            Program(program, f"{role}_{self._serial}", handlers, self.training_scope, self._function_names, reads=reads)
+            Program(program, f"{role}_{self._serial}", around, self.training_scope, self._function_names, reads=reads)
             for role, program, reads in (("model", self.model, False), ("guide", self.guide, True))
         )
         return model, guide
@@ -407,7 +409,10 @@ class Variant(nn.Module):
             if name not in found:
                 raise ValueError(f"{argument}: the {role} has no latent site {name!r}; it has {sorted(found)}")
             try:
-                codes[name] = self._cast(torch.as_tensor(z))
+                value = torch.as_tensor(z)
+                # numbered classes may be indices in a story, as they are where it draws them
+                whole = families.is_discrete(found[name]) and not found[name].sample().is_floating_point()
+                codes[name] = value.to(self.device).long() if whole else self._cast(value)
             except (TypeError, ValueError, RuntimeError):
                 hint = "; take its mean, or draw from it" if hasattr(z, "log_prob") else ""
                 raise TypeError(f"{argument}: {name}: expected numbers, found {type(z).__name__}{hint}") from None
@@ -443,7 +448,7 @@ class Variant(nn.Module):
             for part in slices(n, tracing.rows_for(self._example or {}, rows)):
                 fixed = {k: v[part].movedim(0, (plates or {}).get(k, 0)) for k, v in latents.items()}
                 c = {k: v[part] for k, v in given.items()}
-                trace = tracing.dream(self.model, part.stop - part.start, fixed, c, self._seen())
+                trace = tracing.dream(self._told(), part.stop - part.start, fixed, c, self._seen())
                 parts.append(self._data(trace, latents, mean))
         return _only({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
 
@@ -465,7 +470,15 @@ class Variant(nn.Module):
         """The trace of one run of the model without data."""
         given = self.prepare_conditions(conditions, n)
         with self._at_rest(seed):
-            return tracing.dream(self.model, n, {}, given, self._seen())
+            return tracing.dream(self._told(), n, {}, given, self._seen())
+
+    def _told(self) -> tracing.Program:
+        """The model, with what all data share drawn as the guide has learned it."""
+        draw = getattr(self.guide, "draw_shared", None)
+        if draw is None:
+            return self.model
+        with torch.no_grad(), self.scope():
+            return poutine.replay(self.model, trace=poutine.trace(draw).get_trace())
 
     def _seen(self) -> dict[str, Tensor] | None:
         """One datum of the last batch, on the device where the pair is now."""
@@ -613,7 +626,7 @@ class Variant(nn.Module):
         ready = self.prepare(batch)
         self.check_batch(ready, model=self.model, guide=self.guide)
         prior = checks.known("proposal", proposal, ["guide", "prior"]) == "prior"
-        guide = tracing.from_prior(self.model, self.given) if prior else self.guide
+        guide = tracing.from_prior(self._told(), self.given) if prior else self.guide
         with self._still(seed):
             yield from tracing.terms(
                 self.model, guide, ready, particles, self.conditions, tracing.rows_for(ready, rows)
@@ -680,6 +693,7 @@ class Variant(nn.Module):
             w = torch.linspace(0, 1, steps).to(a).reshape(-1, *[1] * a.dim())
             w = w.round() if name in discrete else w  # there is nothing between two classes
             lines[name] = (a + w * (last[name] - a)).flatten(0, 1)
+        lines = self._inside(lines, conditions)
         given = self.prepare_conditions(conditions, n)
         many: dict[str, Any] = {k: c.repeat(steps, *[1] * (c.dim() - 1)) for k, c in given.items()}
         return _unflatten(self.decode(lines, **many), (steps, n))
@@ -722,7 +736,7 @@ class Variant(nn.Module):
         for value in values:
             moved = many[site].reshape(len(chosen), -1).clone()
             moved[range(len(chosen)), chosen] = value
-            codes = many | {site: moved.reshape(many[site].shape)}
+            codes = many | self._inside({site: moved.reshape(many[site].shape)}, conditions)
             columns.append(self.by_name(self.decode(codes, seed=seed, **conditions)))
         return _only({name: torch.stack([column[name] for column in columns], 1) for name in columns[0]})
 
@@ -771,6 +785,12 @@ class Variant(nn.Module):
         Source: Kingma et al. 2014, arXiv:1406.5298.
         """
         return classes.probabilities(self, x, site, by, particles, seed, rows)
+
+    def _inside(self, codes: Mapping[str, Tensor], conditions: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Codes that were moved, each at the nearest place that its site can hold."""
+        first: dict[str, Any] = {k: torch.as_tensor(_rows(c))[:1] for k, c in conditions.items()}
+        found = self.latent_sites(**first)
+        return {name: families.nearest(found[name].support, z) for name, z in codes.items()}
 
     def _codes(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
         """The centres of the posteriors of a batch, and which of them are discrete."""

@@ -60,7 +60,9 @@ def test_a_run_from_training_to_pictures(done, tmp_path):
     assert "(--binarise dynamic)" in printed
     folder = Path("runs/vae-digits")
     kept = {".lock", "checkpoint.safetensors", "config.json", "metrics.csv", "run.json", "weights.safetensors"}
-    pictures = {f"{kind}.png" for kind in ("samples", "reconstructions", "traversals", "latents", "learning_curves")}
+    pictures = {
+        f"{kind}.png" for kind in ("samples", "reconstructions", "traversals", "latents", "prior", "learning_curves")
+    }
     found = {path.name for path in folder.iterdir()}
     assert kept | pictures == {name for name in found if "tfevents" not in name}
     assert any("tfevents" in name for name in found)
@@ -78,7 +80,7 @@ def test_a_run_from_training_to_pictures(done, tmp_path):
     np.testing.assert_array_equal(np.load("deep/x.npy"), means.numpy())
 
     assert done("plot", folder, "latents", "--out", "pictures") == "pictures/latents.png\n"
-    assert len(done("plot", folder).splitlines()) == 5
+    assert len(done("plot", folder).splitlines()) == 6
 
 
 def size(path):

@@ -35,7 +35,7 @@ SOURCES = sources()
 PACKAGES = [module for module, file in SOURCES.items() if file.name == "__init__.py"]
 
 # What each room may import, besides itself. A new room is entered here, after a look at DESIGN.
-HELPERS = {"checks", "classes", "describe", "families", "imputing", "saving", "storage", "tracing"}
+HELPERS = {"checks", "classes", "describe", "families", "imputing", "saving", "storage", "story", "tracing"}
 PARTS = HELPERS | {"distributions", "nets"}
 ROLES = {"priors", "likelihoods", "posteriors"}
 PAIRS = PARTS | {"variant"}
@@ -48,10 +48,13 @@ MAY_IMPORT = {
     "variant": HELPERS,
     **dict.fromkeys(["infer", "data"], PAIRS),
     **dict.fromkeys(["train", "evaluation"], LEARNING),
-    "building": PARTS | ROLES,
-    **dict.fromkeys(["graphs", "levels"], PARTS | ROLES | {"building"}),
-    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building", "graphs", "levels"},
+    "latents": PARTS | ROLES,
+    "building": PARTS | ROLES | {"latents"},
+    **dict.fromkeys(["graphs", "levels"], PARTS | ROLES | {"building", "latents"}),
+    "completing": PARTS | ROLES | {"guides", "latents"},
+    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building", "completing", "graphs", "levels"},
     "comparison": LEARNING | {"train", "evaluation", "recipes"},
+    "posthoc": LEARNING | {"priors", "guides", "train", "recipes"},
 }
 TOP = {"plot", "cli", "__main__", "demo"}  # everything meets here, and only these draw
 

@@ -1,5 +1,7 @@
 """Pictures: what is drawn is what the pair computes, at the right place of the axes that were handed in."""
 
+from functools import partial
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -389,12 +391,12 @@ def test_a_site_is_chosen_by_name_and_is_the_first_otherwise():
         plot.manifold(pair, site="z")
 
 
-def test_a_posterior_without_a_mean_is_named(digits):
+def test_a_posterior_without_a_centre_is_named(digits):
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Cauchy(torch.zeros(len(x), 2), 1).to_event(1))
+            pyro.sample("z", pv.distributions.Sampled(lambda n: torch.rand(n, 2), (2,)))
 
-    with pytest.raises(ValueError, match="finite mean"):
+    with pytest.raises(ValueError, match="finite mean, or a mode, found none at 'z'"):
         plot.latents(pv.Variant(vae().model, guide), digits)
 
 
@@ -433,6 +435,7 @@ DRAWINGS = {
     "reconstructions": lambda pair, data, ax: plot.reconstructions(pair, data, ax=ax),
     "learning_curves": lambda pair, data, ax: plot.learning_curves(run(), ax=ax),
     "latents": lambda pair, data, ax: plot.latents(pair, data, ax=ax),
+    "prior": lambda pair, data, ax: plot.prior(pair, data, ax=ax),
     "manifold": lambda pair, data, ax: plot.manifold(pair, 2, ax=ax),
     "traversals": lambda pair, data, ax: plot.traversals(pair, data, ax=ax),
     "interpolations": lambda pair, data, ax: plot.interpolations(pair, data.x[:2], data.x[2:4], ax=ax),
@@ -493,6 +496,210 @@ def test_pictures_leave_pair_and_generators_as_they_were(digits):
     plot.samples(pair, 4)
     plot.reconstructions(pair, Data(digits.x, dynamic=True))
     plot.latents(pair, digits)
+    plot.prior(pair, digits)
     plot.manifold(pair, 2)
     assert pair.training
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---------------------------------------------------------------------- priors
+
+PRIORS = {
+    "StandardNormal": pv.priors.StandardNormal,
+    "StudentT": pv.priors.StudentT,
+    "Horseshoe": pv.priors.Horseshoe,
+    "RectifiedNormal": pv.priors.RectifiedNormal,
+    "SphericalUniform": pv.priors.SphericalUniform,
+    "Mixture": partial(pv.priors.Mixture, components=5),
+    "Vamp": partial(pv.priors.Vamp, pseudo_inputs=5),
+    "Flow": partial(pv.priors.Flow, transforms=1, hidden=(8,)),
+    "Autoregressive": partial(pv.priors.Autoregressive, hidden=(8,)),
+    "Hierarchical": pv.priors.Hierarchical,
+    "HierarchicalHorseshoe": pv.priors.HierarchicalHorseshoe,
+    "Sampled": lambda latent: pv.priors.Sampled(latent, lambda n: torch.rand(n, latent)),
+    "Gamma": lambda: dist.Gamma(torch.ones(2), 1.0).to_event(1),
+}
+EXACT = {"StandardNormal", "StudentT", "Horseshoe", "Mixture", "Vamp", "Flow", "Autoregressive", "Gamma"}
+
+
+def density(figure):
+    """The density that is shown, unit 0 first, and the centres of its cells."""
+    shading = figure.axes[0].images[0]
+    left, right, low, high = shading.get_extent()
+    values = shading.get_array().data.T
+    across, up = ((np.arange(n) + 0.5) / n for n in values.shape)
+    return values, left + across * (right - left), low + up * (high - low)
+
+
+def mass(figure):
+    values, x, y = density(figure)
+    return values.sum() * (x[1] - x[0]) * (y[1] - y[0])
+
+
+def test_the_density_of_a_prior_is_exact_in_a_plane(digits):
+    figure = plot.prior(vae(), digits)
+    values, x, y = density(figure)
+    expected = np.exp(-(x[:, None] ** 2 + y**2) / 2) / (2 * np.pi)
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+    assert min(x) < -3
+    assert max(y) > 3
+    heights = [contour.levels for contour in figure.axes[0].collections if hasattr(contour, "levels")]
+    # outside of a share s of a plane's standard normal the density is less than (1 - s) / (2 pi)
+    np.testing.assert_allclose(heights[0], np.array([0.01, 0.1, 0.5]) / (2 * np.pi), rtol=0.02)
+    assert figure.axes[0].get_title() == "points: z ~ q(z | x);  lines: 50%, 90%, 99% of p(z)"
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("z, unit 0", "z, unit 1")
+
+
+def test_codes_over_a_prior_are_draws_by_class(digits):
+    pair = vae()
+    ax = plot.prior(pair, digits, n=200, seed=3).axes[0]
+    with pv.tracing.seeded(3):
+        z = pair.encode(x=digits.x[:200], seed=None)["z"].sample().numpy()
+    points = [points for points in ax.collections if not hasattr(points, "levels")]
+    assert len(points) == 10
+    for label, group in enumerate(points):
+        np.testing.assert_array_equal(group.get_offsets(), z[digits.labels[:200] == label])
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [str(i) for i in range(10)]
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_every_prior_has_pictures(digits, name):
+    pair = vae(prior=PRIORS[name])
+    if name in EXACT:  # the same from any draws, but for where it ends
+        (values, x, y), fn = density(plot.prior(pair)), pair.latent_sites()["z"]
+        z = torch.cartesian_prod(torch.as_tensor(x[::20]), torch.as_tensor(y[::20])).float()
+        known = fn.support.check(z[:, None]).squeeze(1)
+        expected = torch.zeros(len(z))
+        expected[known] = fn.log_prob(z[known, None]).squeeze(1).detach().exp()
+        np.testing.assert_allclose(values[::20, ::20].reshape(-1), expected, rtol=1e-3, atol=1e-6)
+    else:
+        assert mass(plot.prior(pair)) == pytest.approx(1, abs=0.2 if "Horseshoe" in name else 0.05)
+    plot.prior(pair, digits, n=50)
+    plot.samples(pair, 2)
+    plot.latents(pair, digits)
+    plot.traversals(pair, digits.x[:1])
+    plot.interpolations(pair, digits.x[:1], digits.x[1:2], 3)
+    if name == "SphericalUniform":
+        with pytest.raises(ValueError, match="expected codes that fill a plane, found 'z'"):
+            plot.manifold(pair, 2)
+    else:
+        assert plot.manifold(pair, 3).axes[0].get_ylabel() == "z, unit 1"
+
+
+def test_codes_on_a_sphere_are_shown_on_it(digits):
+    pair = vae(prior=pv.priors.SphericalUniform)
+    points = plot.latents(pair, digits.x).axes[0].collections[0].get_offsets()
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-5)
+    values, x, y = density(plot.prior(pair))
+    lengths = np.hypot(x[:, None], y)
+    assert values[lengths < 0.5].max() < 1e-3 * values.max()  # a ring
+
+
+def test_a_posterior_without_a_mean_is_shown_at_its_mode(digits):
+    pair = vae(posterior=pv.posteriors.Horseshoe)
+    points = plot.latents(pair, digits.x).axes[0].collections[0].get_offsets()
+    np.testing.assert_array_equal(points, pair.encode(x=digits.x)["z"].mode.numpy())
+
+
+def blobs(x=None, n=1):
+    with pyro.plate("data", n if x is None else len(x)):
+        u = pyro.sample("u", dist.Bernoulli(0.5))
+        z = pyro.sample("z", dist.Normal(torch.stack([10 * u - 5, 0 * u], -1), 0.1).to_event(1))
+        return pyro.sample("x", dist.Normal(z[..., None] * torch.ones(2), 1).to_event(2), obs=x)
+
+
+def test_a_density_that_depends_on_other_draws_is_estimated():
+    pair = pv.Variant(blobs, lambda x: None)
+    values, x, y = density(plot.prior(pair))  # not of u, which is discrete
+    assert mass(plot.prior(pair)) == pytest.approx(1, abs=0.02)
+    across = values.sum(1) * (x[1] - x[0]) * (y[1] - y[0])
+    for side in (x < 0, x > 0):
+        assert across[side].sum() == pytest.approx(0.5, abs=0.02)
+        assert np.average(np.abs(x[side]), weights=across[side]) == pytest.approx(5, abs=0.02)
+    with pytest.raises(ValueError, match="site: expected codes that are numbers, found 'u', Bernoulli"):
+        plot.prior(pair, site="u")
+
+
+def test_a_prior_of_one_unit_is_a_line(digits):
+    pair = vae(latent=1)
+    ax = plot.prior(pair, digits).axes[0]
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(y, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), rtol=1e-4)
+    assert y.sum() * (x[1] - x[0]) == pytest.approx(1, abs=0.01)
+    assert sum(bar.get_height() * bar.get_width() for bar in ax.patches) == pytest.approx(1, abs=1e-4)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z, unit 0", "density")
+    assert ax.get_title() == "bars: z ~ q(z | x);  line: p(z)"
+    drawn = vae(latent=1, prior=pv.priors.Hierarchical)
+    x, y = plot.prior(drawn).axes[0].lines[0].get_data()
+    assert y.sum() * (x[1] - x[0]) == pytest.approx(1, abs=0.02)
+
+
+def test_a_prior_of_more_units_is_projected_as_its_codes_are(digits):
+    pair = vae(latent=5)
+    figure = plot.prior(pair, digits.x)
+    with pv.tracing.seeded(0):
+        z = pair.encode(x=digits.x, seed=None)["z"].sample().numpy()
+    _, s, components = np.linalg.svd(z - z.mean(0), full_matrices=False)
+    share = s[0] ** 2 / (s**2).sum()
+    assert figure.axes[0].get_xlabel() == f"z, component 1 ({share:.0%} of the variance)"
+    values, x, y = density(figure)
+    centre = np.abs(components[:2] @ z.mean(0))  # how far the codes' mean is from that of the prior
+    cell = (x[1] - x[0]) * (y[1] - y[0])
+    assert values.sum() * cell == pytest.approx(1, abs=0.02)
+    assert abs((values.sum(1) * x).sum() * cell) == pytest.approx(centre[0], abs=0.05)
+    assert (values.sum(1) * x**2).sum() * cell - centre[0] ** 2 == pytest.approx(1, abs=0.1)
+    assert plot.prior(pair).axes[0].get_ylabel().startswith("z, component 2")
+
+
+def test_the_top_level_is_the_prior(digits):
+    torch.manual_seed(0)
+    pair = pv.hvae((1, 8, 8), latents=(4, 2))
+    assert plot.prior(pair, digits, n=50).axes[0].get_xlabel() == "z2, unit 0"
+    below = plot.prior(pair, digits, n=50, site="z1").axes[0]
+    assert below.get_xlabel().startswith("z1, component 1")
+    own = vae(prior=pv.priors.Hierarchical)
+    assert plot.prior(own).axes[0].get_xlabel() == "z, unit 0"
+    assert plot.prior(own, digits, n=50, site="u").axes[0].get_xlabel().startswith("u, component 1")
+
+
+def test_a_prior_under_conditions(digits):
+    pair = pv.Variant(conditional, given, conditions=("c",))
+    x, c = torch.rand(30, 2, 2), torch.rand(30)
+    values, across, up = density(plot.prior(pair, {"x": x, "c": c}))
+    expected = np.exp(-(across[:, None] ** 2 + up**2) / 2) / (2 * np.pi)  # whatever the condition
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+    np.testing.assert_allclose(density(plot.prior(pair, c=0.5))[0].max(), 1 / (2 * np.pi), rtol=1e-2)
+    torch.manual_seed(0)
+    learned = pv.cvae((1, 8, 8), latent=2, prior=pv.priors.Conditional)
+    assert mass(plot.prior(learned, digits)) == pytest.approx(1, abs=0.02)
+    one = plot.prior(learned, c=3)
+    assert mass(one) == pytest.approx(1, abs=0.02)
+
+
+def test_sites_and_labels_that_a_prior_does_not_have(digits):
+    pair = pv.cvae((1, 8, 8), latent=2)
+    for site in ("c", "x", "u"):
+        with pytest.raises(ValueError, match=f"site: unknown '{site}', expected one of z"):
+            plot.prior(pair, digits, site=site)
+    with pytest.raises(ValueError, match="labels: expected 270, one per datum, found 3"):
+        plot.prior(vae(), digits, [1, 2, 3])
+    with pytest.raises(ValueError, match="n: expected a whole number of at least 1, found 0"):
+        plot.prior(vae(), digits, n=0)
+    assert not plt.get_fignums()
+
+
+def test_codes_far_in_the_tails_are_counted():
+    x = torch.zeros(100, 3, 4)
+    x[:2] = 1e4
+    ax = plot.prior(pixels(2), {"picture": x}).axes[0]
+    assert ax.get_title().startswith("points: code ~ q(code | x) (2 of 100 outside)")
+    assert ax.get_xlim()[1] < 10
+
+
+def test_a_manifold_of_another_prior_is_decoded_at_the_quantiles_of_its_draws():
+    pair = vae(prior=lambda: dist.Exponential(torch.tensor([1.0, 0.5])).to_event(1))
+    ax = plot.manifold(pair, 4).axes[0]
+    across, up = ([float(t.get_text()) for t in ticks] for ticks in (ax.get_xticklabels(), ax.get_yticklabels()))
+    expected = -np.log(1 - (np.arange(4) + 0.5) / 4)
+    assert across == pytest.approx(expected, abs=0.11)
+    assert up == pytest.approx(2 * expected, abs=0.16)

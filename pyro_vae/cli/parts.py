@@ -15,7 +15,7 @@ from pyro_vae import checks, infer, likelihoods, nets, posteriors, priors
 
 BUILDERS = ("likelihood", "posterior", "net", "prior", "lr_schedule")  # called later, with what only the training knows
 # by whoever calls them
-FILLED_IN = ("decoder", "encoder", "latent", "data_shape", "net", "inside", "outside", "optimizer")
+FILLED_IN = ("decoder", "encoder", "posterior", "latent", "data_shape", "net", "inside", "outside", "optimizer")
 PARTS = (*BUILDERS, "objective", "temper")
 OBJECTIVES = (pyro.infer, "Trace_ELBO TraceMeanField_ELBO TraceGraph_ELBO TraceEnum_ELBO RenyiELBO")
 SCHEDULES = (
@@ -64,7 +64,7 @@ def choices(option: str) -> dict[str, Any]:
         return {n: c for n, c in _named(nets).items() if "hidden" in inspect.signature(c).parameters}
     if option in ("prior", "posterior"):  # of a code; of a class label there is nothing to choose
         named = _named(priors) if option == "prior" else _named(posteriors)
-        return {n: c for n, c in named.items() if "latent" in inspect.signature(c).parameters}
+        return {n: c for n, c in named.items() if "latent" in inspect.signature(c).parameters and not _lacks(c)}
     # what a table's columns are is told by the table
     given = {n: c for n, c in _named(likelihoods).items() if "decoder" in inspect.signature(c).parameters}
     return {name: likelihood for name, likelihood in given.items() if name != "Columns"}
@@ -94,12 +94,18 @@ def part(option: str, words: str) -> Callable[..., Any]:
     for key in settings:
         if key not in takes:
             raise ValueError(f"{option}: {name} takes no {key!r}; it takes {', '.join(takes) or 'nothing'}")
-    lacks = [n for n, p in takes.items() if p.default is p.empty and n not in settings]
+    lacks = [name for name in _lacks(chosen) if name not in settings]
     if lacks:
         raise ValueError(f"{option}: {name} needs {lacks[0]!r}, as in {name}:{lacks[0]}=...")
     if option in BUILDERS:
         return functools.partial(chosen, **settings) if settings else chosen
     return chosen(**settings)
+
+
+def _lacks(chosen: Any) -> list[str]:
+    """What has to be told of a part."""
+    parameters = inspect.signature(chosen).parameters.items()
+    return [name for name, p in parameters if p.default is p.empty and name not in FILLED_IN]
 
 
 def _settings(option: str, words: str, told: str) -> dict[str, Any]:

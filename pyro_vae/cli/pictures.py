@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae import checks, plot
+from pyro_vae import checks, families, plot
 from pyro_vae.cli.runs import Plan
 from pyro_vae.data import first, frame
 from pyro_vae.storage import whole
@@ -27,6 +27,7 @@ KINDS: dict[str, Callable[[Plan, Variant, Path], Any]] = {
     "transfers": lambda plan, pair, run: plot.transfers(pair, plan.held_out(), _classes(plan)),
     "completions": lambda plan, pair, run: plot.completions(pair, plan.held_out()),
     "latents": lambda plan, pair, run: plot.latents(pair, *_labelled(plan.held_out(), pair)),
+    "prior": lambda plan, pair, run: plot.prior(pair, *_labelled(plan.held_out(), pair), n=SHOWN),
     "learning_curves": lambda plan, pair, run: plot.learning_curves(Run.read(run, pair)),
 }
 IMAGES = ("samples", "reconstructions", "traversals", "levels", "transfers")
@@ -84,7 +85,8 @@ def _suits(kind: str, plan: Plan, pair: Variant) -> bool:
     if kind == "transfers" and not (pair.given and _classes(plan)):
         return False
     one = conditions(plan, pair, 1)
-    if kind == "levels" and len(set(pair.latent_sites(**one)) - set(pair.given)) < 2:
+    codes = {name: fn for name, fn in pair.latent_sites(**one).items() if name not in pair.given}
+    if (kind == "levels" and len(codes) < 2) or (kind == "prior" and all(map(families.is_discrete, codes.values()))):
         return False
     return kind not in IMAGES or (not plan.parted and _are_images(pair.sample(1, seed=0, **one)))
 

@@ -12,12 +12,21 @@ from pyro_vae.distributions.advised import (
     NoDensity,
     NumberedCategorical,
 )
+from pyro_vae.distributions.autoregressive import Autoregressive
 from pyro_vae.distributions.continuous_bernoulli import ContinuousBernoulli
 from pyro_vae.distributions.discretized_logistic import DiscretizedLogistic, DiscretizedLogisticMixture, Levels
+from pyro_vae.distributions.horseshoe import Horseshoe
+from pyro_vae.distributions.piecewise_constant import PiecewiseConstant
+from pyro_vae.distributions.piecewise_normal import PiecewiseNormal
+from pyro_vae.distributions.rectified_normal import RectifiedNormal
 from pyro_vae.distributions.row import Row
+from pyro_vae.distributions.sampled import Sampled
+from pyro_vae.distributions.spherical_uniform import SphericalUniform
+from pyro_vae.distributions.von_mises_fisher import VonMisesFisher
 
 __all__ = [
     "Advised",
+    "Autoregressive",
     "BinaryBernoulli",
     "ClassLabel",
     "ContinuousBernoulli",
@@ -28,8 +37,15 @@ __all__ = [
     "FiniteLaplace",
     "FiniteNormal",
     "FiniteStudentT",
+    "Horseshoe",
     "Levels",
     "NoDensity",
     "NumberedCategorical",
+    "PiecewiseConstant",
+    "PiecewiseNormal",
+    "RectifiedNormal",
     "Row",
+    "Sampled",
+    "SphericalUniform",
+    "VonMisesFisher",
 ]

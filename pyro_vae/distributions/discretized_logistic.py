@@ -22,6 +22,7 @@ class Levels(constraints.Constraint):
     """The numbers k / (2^bits - 1) for k = 0, ..., 2^bits - 1, as closely as float32 can tell."""
 
     is_discrete = True
+    lower_bound, upper_bound = 0.0, 1.0
 
     def __init__(self, bits: int) -> None:
         self.bits = bits

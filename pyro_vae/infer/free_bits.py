@@ -4,25 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pyro.infer import Trace_ELBO
 from pyro.infer.util import torch_item
-from pyro.poutine.util import site_is_factor
 from torch import Tensor
-from torch.distributions import Independent, kl_divergence
+from torch.distributions import Independent
 
 from pyro_vae import checks
+from pyro_vae.infer.analytic_kl import AnalyticKL, data_terms, why_estimated
 from pyro_vae.tracing import Site, latent_sites
 
 
-class FreeBits(Trace_ELBO):
+class FreeBits(AnalyticKL):
     r"""E_q[log p(x | z)] - sum_j max(lambda_j, mean_x KL_j),   KL_j the KL of group j
 
     A group whose KL, averaged over the batch, is below lambda_j has no gradient of its own: the pair may
     use that much for free, and gains nothing by closing the channel. ``loss`` stays minus the ELBO, in
     nats summed over the batch; only gradients and the value returned by a training step are of the objective.
 
-    KL_j is the closed form where PyTorch knows it and the prior depends on nothing that the guide draws later; else,
-    as at z1 where a guide draws z2 from it, the estimate from the draws.
+    KL_j is the closed form or the estimate, as :class:`pyro_vae.infer.AnalyticKL` has it.
 
     Args:
         nats: lambda, in nats per datum and group; or a mapping from latent sites to that of their groups, 0 at sites
@@ -56,9 +54,7 @@ class FreeBits(Trace_ELBO):
         else:
             self.nats = checks.real("nats", nats, least=0)
         self.per = checks.known("per", per, ["site", "unit"])
-        num_particles = checks.positive_int("num_particles", num_particles)
-        nesting = checks.positive_int("max_plate_nesting", max_plate_nesting)
-        super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=nesting)
+        super().__init__(num_particles, max_plate_nesting)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
@@ -66,9 +62,6 @@ class FreeBits(Trace_ELBO):
         unknown = [name for name in self.nats if name not in drawn] if isinstance(self.nats, Mapping) else []
         if unknown:
             raise ValueError(f"FreeBits: nats: no latent site {unknown[0]!r}; the guide has {sorted(drawn)}")
-        for name, site in drawn.items():
-            if not site["fn"].has_rsample:
-                raise ValueError(f"FreeBits: the site {name!r} has no reparameterised gradient ({site['fn']})")
         return model_trace, guide_trace
 
     def objective(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -83,20 +76,10 @@ class FreeBits(Trace_ELBO):
 
     def _loss(self, model: Any, guide: Any, args: Any, kwargs: Any, *, free: bool) -> Tensor:
         (model_trace, guide_trace), *_ = self._get_traces(model, guide, args, kwargs)
-        loss = torch.zeros(())
-        for name, site in model_trace.nodes.items():
-            if site["type"] == "sample" and name not in guide_trace:
-                loss = loss - site["log_prob_sum"] / self.num_particles
-        for site in guide_trace.nodes.values():
-            if site["type"] == "sample" and site_is_factor(site):
-                loss = loss + site["log_prob_sum"] / self.num_particles  # a term of the objective and of no group
-        drawn = list(latent_sites(guide_trace))
-        above = [name for name in model_trace.nodes if name in drawn]
-        for i, name in enumerate(drawn):
-            site = guide_trace.nodes[name]
-            # else the prior depends on what was drawn from this very draw, over which a closed form would not average
-            closed = set(above[: above.index(name)]) <= set(drawn[:i])
-            kl = self._kl(name, site, model_trace.nodes[name], closed=closed)  # (*batch, groups)
+        loss = (torch.zeros(()) - data_terms(model_trace, guide_trace)) / self.num_particles
+        obstacles = why_estimated(model_trace, guide_trace)
+        for name, site in latent_sites(guide_trace).items():
+            kl = self._kl(name, site, model_trace.nodes[name], obstacles[name])  # (*batch, groups)
             particles = 0 if self.num_particles == 1 else 1
             kl = kl.sum(tuple(range(particles, kl.dim() - 2))) if kl.dim() - particles > 2 else kl  # plates inside
             mean, nats = kl.flatten(0, -2).mean(0), self._nats(name) if free else 0.0
@@ -107,18 +90,15 @@ class FreeBits(Trace_ELBO):
         """The nats that are free to each group of a latent site."""
         return self.nats.get(site, 0.0) if isinstance(self.nats, Mapping) else self.nats
 
-    def _kl(self, name: str, q: Site, p: Site, *, closed: bool) -> Tensor:
+    def _kl(self, name: str, q: Site, p: Any, obstacle: str) -> Tensor:
         """KL of each datum and group, of shape (..., batch, groups), or its estimate from the draws."""
         posterior, prior = q["fn"], p["fn"]
         if self.per == "unit":
             if not (_factorises(posterior) and _factorises(prior)):
                 raise ValueError(f"FreeBits: the site {name!r} does not factorise into units; use per='site'")
             posterior, prior = posterior.base_dist, prior.base_dist
-        try:
-            if not closed:
-                raise NotImplementedError
-            kl = kl_divergence(posterior, prior)
-        except NotImplementedError:
+        kl = self._closed(name, posterior, prior, obstacle)
+        if kl is None:
             kl = posterior.log_prob(q["value"]) - prior.log_prob(q["value"])
         batch = q["fn"].batch_shape
         return kl.expand(batch + kl.shape[len(batch) :]).reshape(*batch, -1)

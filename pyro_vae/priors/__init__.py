@@ -1,6 +1,42 @@
-"""Priors: callables ``() -> distribution`` over a latent site, or ``(c) -> distribution`` under conditions."""
+"""Priors: callables ``() -> distribution`` over a latent site, or ``(c) -> distribution`` under conditions.
+
+Each may have sample sites of its own, drawn before it returns.
+"""
 
 from pyro_vae.priors.conditions import Classes, Conditional, Given
-from pyro_vae.priors.normal import StandardNormal
+from pyro_vae.priors.flow import Autoregressive, Flow
+from pyro_vae.priors.mixture import Mixture, Vamp
+from pyro_vae.priors.normal import (
+    Horseshoe,
+    Laplace,
+    Normal,
+    PiecewiseNormal,
+    RectifiedNormal,
+    SphericalUniform,
+    SpikeAndSlab,
+    StandardNormal,
+    StudentT,
+)
+from pyro_vae.priors.programs import Hierarchical, HierarchicalHorseshoe, Sampled
 
-__all__ = ["Classes", "Conditional", "Given", "StandardNormal"]
+__all__ = [
+    "Autoregressive",
+    "Classes",
+    "Conditional",
+    "Flow",
+    "Given",
+    "Hierarchical",
+    "HierarchicalHorseshoe",
+    "Horseshoe",
+    "Laplace",
+    "Mixture",
+    "Normal",
+    "PiecewiseNormal",
+    "RectifiedNormal",
+    "Sampled",
+    "SphericalUniform",
+    "SpikeAndSlab",
+    "StandardNormal",
+    "StudentT",
+    "Vamp",
+]

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from pyro_vae import checks, tracing
+from pyro_vae import checks, families, tracing
 from pyro_vae.data import Batches, batches
 from pyro_vae.data.feed import derived
-from pyro_vae.infer import SVI
+from pyro_vae.infer import SVI, AnalyticKL, minibatch
 from pyro_vae.infer import temper as Temper  # the argument of fit has its name
 from pyro_vae.infer.activity import ADVICE, Activity, code_terms, collapsed
 from pyro_vae.infer.diagnosis import diagnose
@@ -80,8 +80,9 @@ def fit(
         batch_size: how many data to a step (a ``DataLoader`` has its own batches).
         lr: Adam's step size, 1e-3 where nothing is said.
         objective: a :class:`pyro.infer.ELBO` (:class:`pyro_vae.FreeBits`, :class:`pyro_vae.infer.IWAE`,
-            particles, ...), or a stepper, which brings its own optimiser. By default ``Trace_ELBO``, or for a pair
-            with labels ``TraceEnum_ELBO``, which sums over those that are missing.
+            particles, ...), or a stepper, which brings its own optimiser. By default ``Trace_ELBO``; for a pair
+            with labels ``TraceEnum_ELBO``, which sums over those that are missing; for codes whose density jumps
+            (:class:`pyro_vae.distributions.RectifiedNormal`) :class:`pyro_vae.infer.AnalyticKL`.
         temper: weight of the KL while training, on top of the variant's own: :class:`pyro_vae.temper`, or
             what it takes, such as ``pv.infer.WarmUp(epochs=10)``.
         lr_schedule: ``optimizer -> torch LRScheduler``, stepped after each epoch; one that waits for a plateau
@@ -120,9 +121,10 @@ def fit(
     nn.Module.to(variant, place)
     data = batches(variant, train, batch_size, place, "train")
     held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
-    if objective is None and variant.labels:  # those that are missing are summed over
-        objective = TraceEnum_ELBO(max_plate_nesting=_nesting(variant, data), strict_enumeration_warning=False)
-    stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule)
+    if objective is None:
+        objective = _suited(variant, data)
+    handler = minibatch(data.size) if hasattr(variant.guide, "draw_shared") else None
+    stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler)
     _check_schedules(tempers, epochs)
     run = Run(variant, seed, str(place or "as the data"))
     keeper = Keeper(run, stepper, out, patience, resume=resume, validated=held_out is not None)
@@ -175,16 +177,28 @@ def _device(device: str | torch.device, variant: Variant) -> torch.device | None
     return found
 
 
-def _nesting(variant: Variant, data: Batches) -> int:
-    """How many dimensions the plates of a pair take."""
+def _suited(variant: Variant, data: Batches) -> ELBO | None:
+    """The ELBO in the form that a pair asks for; None where any will do."""
     batch = next(data.fixed())
     with variant.training_scope(), variant._at_rest(0), pyro.validation_enabled(False), checks.plainly("train: "):
         variant.check_batch(batch, model=variant.model, guide=variant.guide)
-        return tracing.plate_nesting(*tracing.paired(variant.model, variant.guide, batch))
+        traces = tracing.paired(variant.model, variant.guide, batch)
+    nesting = tracing.plate_nesting(*traces)
+    if variant.labels:  # those that are missing are summed over
+        return TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
+    codes = [site["fn"] for trace in traces for site in tracing.latent_sites(trace).values()]
+    jumps = any(getattr(families.base(fn), "closed_form", False) for fn in codes)
+    return AnalyticKL(max_plate_nesting=nesting) if jumps else None
 
 
 def _stepper(
-    variant: Variant, objective: Any, temper: Any, lr: float | None, clip: float | None, lr_schedule: Any
+    variant: Variant,
+    objective: Any,
+    temper: Any,
+    lr: float | None,
+    clip: float | None,
+    lr_schedule: Any,
+    batches: minibatch | None,
 ) -> tuple[Stepper, list[Temper]]:
     """What takes the steps, and the handlers whose weights change with the epoch."""
     tempers = [variant.handler] if isinstance(variant.handler, Temper) else []
@@ -196,7 +210,7 @@ def _stepper(
         lr = checks.real("lr", 1e-3 if lr is None else lr, above=0)
         clip = None if clip is None else checks.real("clip", clip, above=0)
         optim = partial(torch.optim.Adam, lr=lr, fused=True)
-        return SVI(*variant.trained(handler), optim, objective, clip=clip), tempers
+        return SVI(*variant.trained(handler, batches), optim, objective, clip=clip), tempers
     if not isinstance(objective, Stepper):
         raise TypeError(
             f"objective: expected a pyro.infer.ELBO or a stepper with step and evaluate_loss, found "

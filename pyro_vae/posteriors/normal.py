@@ -1,4 +1,4 @@
-"""Posteriors: callables ``(x) -> distribution`` over a latent site."""
+"""Diagonal normals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,40 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import checks, distributions
-from pyro_vae.nets import FlattenBatch
-
-__all__ = [
-    "BatchNormNormal",
-    "Classifier",
-    "DiagonalNormal",
-    "bounded",
-    "bounded_scale",
-    "diagonal_normal",
-    "product",
-    "twice",
-]
-
-LOG_SCALE_BOUND = 7.0
-
-
-def bounded(s: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
-    """Bound * tanh(s / bound): near s, and never outside [-bound, bound]."""
-    return bound * torch.tanh(s / bound)
-
-
-def bounded_scale(s: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
-    """exp(7 tanh(s / 7)): near exp(s), and never outside [exp(-7), exp(7)], about 0.0009 to 1100; or another bound."""
-    return torch.exp(bounded(s, bound))
-
-
-def twice(latent: tuple[int, ...]) -> tuple[int, ...]:
-    """What a net gives for a diagonal normal: loc and s, for a code in space as channels.
-
-    >>> twice((4, 14, 14))
-    (8, 14, 14)
-    """
-    return (2 * latent[0], *latent[1:])
+from pyro_vae import checks
+from pyro_vae.posteriors.base import Posterior, bounded_scale
 
 
 def diagonal_normal(parameters: Tensor, event_dim: int = 1) -> dist.Distribution:
@@ -73,7 +41,7 @@ def product(q: Any, p: Any) -> dist.Distribution:
     return dist.Normal(loc, a.scale * b.scale / variance.sqrt()).to_event(q.event_dim)
 
 
-class DiagonalNormal(nn.Module):
+class DiagonalNormal(Posterior):
     r"""q(z | x) = N(z; loc(x), diag scale(x)^2),   scale(x) = exp(7 tanh(s(x) / 7))
 
     The encoder gives loc and s. The bound on the scale means that no step can drive it to 0 or infinity.
@@ -94,17 +62,6 @@ class DiagonalNormal(nn.Module):
     >>> posterior(torch.zeros(5, 9))
     Independent(Normal(loc: torch.Size([5, 2]), scale: torch.Size([5, 2])), 1)
     """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        data_shape: Sequence[Sequence[int]] | Sequence[int] | int,
-        latent: Sequence[int] | int,
-    ) -> None:
-        super().__init__()
-        inside, self.latent = checks.inputs("data_shape", data_shape), checks.latent(latent)
-        checks.net("encoder", encoder, inside, twice(self.latent))
-        self.encoder = FlattenBatch(encoder, inside, (2, *self.latent))
 
     def forward(self, *x: Tensor) -> dist.Distribution:
         """The distribution of the code of each datum."""
@@ -155,7 +112,7 @@ class BatchNormNormal(DiagonalNormal):
 
     def forward(self, *x: Tensor) -> dist.Distribution:
         """The distribution of the code of each datum."""
-        loc, s = self.encoder(*x).unbind(-1 - len(self.latent))
+        loc, s = self.parameters_of(*x)
         mean, variance = self._moments(loc.reshape(-1, *self.latent))
         normed = (loc - mean) / (variance + 1e-8).sqrt()
         return dist.Normal(self.b + self.g * normed, bounded_scale(s)).to_event(len(self.latent))
@@ -170,34 +127,3 @@ class BatchNormNormal(DiagonalNormal):
             self.mean.lerp_(mean, share)
             self.variance.lerp_(variance, share)
         return mean, variance
-
-
-class Classifier(nn.Module):
-    r"""q(c | x) = softmax(encoder(x))_c,   c in {0, ..., classes - 1}
-
-    Shapes: (\*batch, \*data_shape) -> batch (\*batch,), event (), a label.
-
-    Args:
-        encoder: a module from (batch, \*data_shape) to (batch, classes): the logits.
-        data_shape: shape of one datum.
-        classes: how many there are.
-
-    Raises:
-        ValueError: where the encoder's output is not ``classes`` wide; where a label is scored that is none of them.
-
-    Source: Kingma et al. 2014, arXiv:1406.5298.
-
-    >>> Classifier(torch.nn.Linear(9, 4), 9, 4)(torch.zeros(5, 9)).probs.shape
-    torch.Size([5, 4])
-    """
-
-    def __init__(self, encoder: nn.Module, data_shape: Sequence[int] | int, classes: int) -> None:
-        super().__init__()
-        inside = checks.inputs("data_shape", data_shape)
-        checks.positive_int("classes", classes)
-        checks.net("classifier", encoder, inside, (classes,))
-        self.encoder = FlattenBatch(encoder, inside, (classes,))
-
-    def forward(self, x: Tensor) -> dist.Distribution:
-        """The distribution of the class of each datum."""
-        return distributions.ClassLabel(logits=self.encoder(x))

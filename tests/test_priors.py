@@ -1,0 +1,536 @@
+"""Every prior and every posterior on every variant that takes one: one contract, as contract.py has for the recipes."""
+
+import copy
+import inspect
+import json
+import pickle
+from functools import partial
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from contract import batch_of
+from pyro.infer import SVI, Trace_ELBO
+from pyro.nn import PyroModule, PyroSample
+from pyro.optim import Adam
+
+import pyro_vae as pv
+from pyro_vae import cli, priors, saving, tracing
+from pyro_vae.cli.parts import choices
+
+SHAPE = (1, 4, 4)
+VARIANTS = {
+    "vae": partial(pv.vae, SHAPE, latent=3),
+    "beta_vae": partial(pv.beta_vae, SHAPE, latent=3),
+    "cvae": partial(pv.cvae, SHAPE, latent=3, classes=4),
+    "m2": partial(pv.m2, SHAPE, latent=3, classes=4),
+    "ladder": partial(pv.hvae, SHAPE, latents=(3, 3)),
+    "bottom-up": partial(pv.hvae, SHAPE, latents=(3, 3), guide="bottom-up"),
+    "dag_vae": partial(pv.dag_vae, SHAPE, latent=3),
+}
+OURS = {
+    "Autoregressive": partial(priors.Autoregressive, components=2, hidden=(8,)),
+    "Flow": partial(priors.Flow, transforms=1, hidden=(8,)),
+    "Hierarchical": partial(priors.Hierarchical, upper=2, hidden=(8,)),
+    "Mixture": partial(priors.Mixture, components=5),
+    "Vamp": partial(priors.Vamp, pseudo_inputs=5),
+} | {
+    name: getattr(priors, name)
+    for name in (
+        "HierarchicalHorseshoe",
+        "Horseshoe",
+        "Laplace",
+        "Normal",
+        "PiecewiseNormal",
+        "RectifiedNormal",
+        "SphericalUniform",
+        "SpikeAndSlab",
+        "StandardNormal",
+        "StudentT",
+    )
+}
+NOT_OF_CODES_ALONE = {"Classes", "Conditional", "Given", "Sampled"}
+
+
+def test_every_prior_is_here():
+    assert set(OURS) | NOT_OF_CODES_ALONE == set(priors.__all__)
+
+
+def logistic():
+    """A callable of a user's, without anything of ours."""
+    base = dist.Uniform(torch.zeros(3), 1.0)
+    return dist.TransformedDistribution(base, dist.transforms.SigmoidTransform().inv).to_event(1)
+
+
+def exponential():
+    return dist.Exponential(torch.ones(3)).to_event(1)
+
+
+def simplex():
+    return dist.Dirichlet(torch.full((3,), 2.0))
+
+
+def program():
+    """A Pyro program: two local sites, one of them a scalar, the other read by what comes after it."""
+    rate = pyro.sample("rate", dist.Gamma(2.0, 2.0))
+    width = pyro.sample("width", dist.HalfNormal(torch.ones(3)).to_event(1))
+    return dist.Normal(torch.zeros(3), rate.unsqueeze(-1) * width).to_event(1)
+
+
+def choice():
+    k = pyro.sample("k", dist.Categorical(torch.ones(3)))
+    return dist.Normal(3 * torch.eye(3)[k], 0.5).to_event(1)
+
+
+class Shared(PyroModule):
+    """A program with sites that all data share, and one of each datum."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = PyroSample(dist.HalfNormal(1.0))
+        self.loc = PyroSample(dist.Normal(torch.zeros(3), 1.0).to_event(1))
+
+    def forward(self):
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        return dist.Normal(self.loc.unsqueeze(-2) + shift.unsqueeze(-1), 1.0).to_event(1)
+
+
+THEIRS = {f.__name__: f for f in (logistic, exponential, simplex, program, choice)} | {"Shared": Shared}
+POSTERIORS = {  # with a prior that suits each
+    "BatchNormNormal": None,
+    "DiagonalNormal": None,
+    "Horseshoe": None,
+    "PiecewiseNormal": None,
+    "RectifiedNormal": priors.RectifiedNormal,
+    "VonMisesFisher": priors.SphericalUniform,
+}
+LADDER_TOP = {"ladder", "bottom-up"}
+
+
+def make(variant, prior=None, posterior=None):
+    torch.manual_seed(0)
+    given = {} if prior is None else {"prior": prior() if prior is Shared else prior}
+    if posterior is not None:
+        given["posterior"] = {"z3": posterior} if variant == "dag_vae" else posterior
+        if variant in LADDER_TOP:
+            given["posterior"] = (None, posterior)
+    return VARIANTS[variant](**given)
+
+
+def holds(pair, folder, again=None):
+    """Learns, dreams, encodes, is measured, copied, saved and read."""
+    batch = batch_of(pair, 20)
+    given = {name: value for name, value in batch.items() if name in pair.given}
+    for other in (pair, copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
+        before = [p.detach().clone() for p in other.parameters()]
+        SVI(*other, Adam({"lr": 1e-2}), Trace_ELBO()).step(**batch)
+        assert any(not torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+    pv.fit(pair, batch, epochs=1, batch_size=10, device="cpu", progress=False)
+    report = pv.evaluate(pair, batch, particles=3, draws=5)
+    assert np.isfinite([report.elbo, report.log_likelihood, *report.kl.values()]).all()
+    assert set(report.kl) == set(pair.encode(**batch))
+    assert pair.sample(5, **{k: v[:5] for k, v in given.items()}).shape == (5, *SHAPE)
+    assert pair.reconstruct(mean=True, **batch).shape == (20, *SHAPE)
+    data = {name: value for name, value in batch.items() if name not in given}
+    assert torch.isfinite(pair.interpolate(data, data, steps=3, **given)).all()
+    site = next(name for name, q in pair.encode(**batch).items() if not name.startswith("c"))
+    assert torch.isfinite(pair.traverse(site, [0], (-1, 0, 1), **{k: v[:1] for k, v in batch.items()})).all()
+    folder = pair.save(folder / "pair")
+    loaded = pv.load(folder, into=again)
+    assert torch.equal(loaded.elbo(seed=0, **batch), pair.elbo(seed=0, **batch))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", OURS)
+def test_priors_of_ours(name, variant, tmp_path):
+    if name == "Vamp" and variant not in ("vae", "beta_vae", "ladder"):
+        with pytest.raises(ValueError, match=r"^prior: a mixture of posteriors \(Vamp\) needs a guide whose posterior"):
+            make(variant, OURS[name])
+        return
+    holds(make(variant, OURS[name]), tmp_path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", THEIRS)
+def test_priors_of_a_users_own(name, variant, tmp_path):
+    pair = make(variant, THEIRS[name])
+    holds(pair, tmp_path, again=make(variant, THEIRS[name]))
+    with pytest.raises(ValueError, match=r"cannot be rebuilt .*; use pv.load\(folder, into=variant\)"):
+        pv.load(tmp_path / "pair")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_posteriors(name, variant, tmp_path):
+    holds(make(variant, POSTERIORS[name], getattr(pv.posteriors, name)), tmp_path)
+
+
+def test_every_posterior_is_here():
+    named = {n for n in pv.posteriors.__all__ if inspect.isclass(getattr(pv.posteriors, n))}
+    assert named == {*POSTERIORS, "Classifier", "Transformed"}
+
+
+WORDS = {
+    "prior": {**dict.fromkeys(OURS, ""), "Mixture": "components=5", "Flow": "transforms=1", "Vamp": "pseudo_inputs=5"},
+    "posterior": dict.fromkeys(POSTERIORS, ""),
+}
+
+
+@pytest.mark.parametrize(("option", "name"), [(o, n) for o, names in WORDS.items() for n in names])
+def test_each_is_named_on_the_command_line(option, name, tmp_path):
+    x = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+    (tmp_path / "data").mkdir()
+    for part in ("train", "test"):
+        np.save(tmp_path / "data" / f"{part}.npy", x.numpy())
+    told = WORDS[option][name]
+    words = ["--latent", "3", f"--{option}", f"{name}:{told}" if told else name, "--epochs", "1", "--no-progress"]
+    if option == "posterior" and POSTERIORS[name]:
+        words += ["--prior", POSTERIORS[name].__name__]
+    run = tmp_path / "run"
+    assert cli.main(["train", "vae", "--data", str(tmp_path / "data"), *words, "--out", str(run)]) == 0
+    assert cli.main(["evaluate", str(run), "--particles", "2"]) == 0
+
+
+def test_the_command_line_names_them_all():
+    assert set(choices("prior")) == {*OURS, "Conditional"}
+    assert set(choices("posterior")) == set(POSTERIORS)
+
+
+@pytest.mark.parametrize("name", [n for n in OURS if n != "Vamp"])
+def test_a_prior_that_is_built_already_is_saved_with_its_arguments(name, tmp_path):
+    told = {
+        "Horseshoe": {"scale": "learned"},
+        "PiecewiseNormal": {"breaks": (-0.5, 0.5)},
+        "RectifiedNormal": {"loc": -2.0, "learned": False},
+        "SpikeAndSlab": {"spike": 0.05},
+        "StudentT": {"df": 3.0, "scale": 2.0},
+        "Flow": {"flow": "MAF"},
+    }.get(name, {})
+    build = OURS[name]
+    prior = build(3, **told)
+    pair = pv.vae(SHAPE, latent=3, prior=prior)
+    x = pair.sample(4, seed=0)
+    again = pv.load(pair.save(tmp_path))
+    assert type(again.model.prior) is type(prior)
+    assert torch.equal(again.elbo(x=x, seed=0), pair.elbo(x=x, seed=0))
+    written = json.loads((tmp_path / saving.CONFIG).read_text())["arguments"]["prior"]["built"]
+    assert set(written) == set(inspect.signature(type(prior)).parameters)
+
+
+# ---------------------------------------------------------------------- as densities
+
+
+DENSITIES = {n: p for n, p in OURS.items() if n not in ("Vamp", "Hierarchical", "HierarchicalHorseshoe")}
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_a_prior_is_a_density(name):
+    """It integrates to 1: the mean of p / q over draws of a wider q is 1, within its Monte Carlo error."""
+    torch.manual_seed(0)
+    prior = DENSITIES[name](2).double()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        p = prior()
+        if name == "SphericalUniform":
+            assert float(p.log_prob(p.sample()).exp()) == pytest.approx(1 / (2 * np.pi))
+            return
+        q = dist.StudentT(1.0, torch.zeros(2).double(), 2.0).to_event(1)
+        z = q.sample((200_000,))
+        if name == "RectifiedNormal":  # half of the draws of each unit are at the atom
+            off = torch.rand(z.shape) < 0.5
+            z = z.abs().masked_fill(off, 0.0)
+            each = dist.StudentT(1.0, torch.zeros(2).double(), 2.0).log_prob(z).masked_fill(off, 0.0)
+            log_q = torch.where(off, np.log(0.5), each)  # 1/2 of a folded density, which is twice as high
+            weights = (p.log_prob(z) - log_q.sum(-1)).exp()
+        else:
+            weights = (p.log_prob(z) - q.log_prob(z)).exp()
+    error = float(weights.std() / len(weights) ** 0.5)
+    assert error < 0.02
+    assert abs(float(weights.mean()) - 1) < 4 * error
+
+
+@pytest.mark.parametrize("name", [n for n in DENSITIES if n not in ("Horseshoe", "StudentT")])
+def test_draws_of_a_prior_have_its_moments(name):
+    """E_p[f] by its own draws and by draws of another density, weighed: the two agree within their errors."""
+    torch.manual_seed(1)
+    prior = DENSITIES[name](2)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        p = prior()
+        z = p.sample((50_000,))
+        own = torch.stack([z.tanh().mean(-1), (z[..., 0] * z[..., 1]).tanh()])
+        if name in ("SphericalUniform", "RectifiedNormal"):
+            u = torch.rand(50_000) * 2 * np.pi
+            other = torch.stack([u.cos(), u.sin()], -1)
+            if name == "RectifiedNormal":
+                base = p.base_dist
+                other = (base.loc + base.scale * torch.randn(50_000, 2)).clamp(min=0)
+            weights = torch.ones(50_000)
+        else:
+            q = dist.StudentT(3.0, torch.zeros(2), 2.0).to_event(1)
+            other = q.sample((50_000,))
+            weights = (p.log_prob(other) - q.log_prob(other)).exp()
+        against = weights * torch.stack([other.tanh().mean(-1), (other[..., 0] * other[..., 1]).tanh()])
+    error = (own.var(-1) / 50_000 + against.var(-1) / 50_000).sqrt()
+    assert (error < 0.05).all()
+    assert ((own.mean(-1) - against.mean(-1)).abs() < 4 * error).all()
+
+
+# ---------------------------------------------------------------------- what each is for
+
+
+def test_a_vamp_prior_is_the_mixture_of_its_posteriors():
+    pair = make("vae", OURS["Vamp"])
+    prior = pair.model.prior
+    z = torch.randn(7, 3)
+    q = pair.guide.posterior(prior.u.clamp(0, 1))
+    expected = torch.stack([q.log_prob(value) for value in z.unsqueeze(1)]).logsumexp(-1) - np.log(5)
+    torch.testing.assert_close(prior().log_prob(z), expected)
+    names = [name for name, _ in pair.named_parameters()]
+    assert "model.prior.u" in names
+    assert sum(p.numel() for p in pair.parameters()) == sum(
+        p.numel() for p in {id(p): p for p in pair.parameters()}.values()
+    )
+    x = torch.rand(20, *SHAPE).round()
+    prior.initialise(x, seed=3)
+    assert all(any(torch.equal(u, row) for row in x) for u in prior.u.detach())
+    with pytest.raises(ValueError, match=r"^x: expected at least 5 of shape \(1, 4, 4\), found \(3, 1, 4, 4\)"):
+        prior.initialise(x[:3])
+    twin = copy.deepcopy(pair)
+    assert twin.model.prior._posterior[0] is twin.guide.posterior, "a copy borrows from its own guide"
+
+
+def test_a_vamp_prior_may_keep_its_inputs():
+    pair = make("vae", partial(priors.Vamp, pseudo_inputs=5, trainable=False))
+    assert "model.prior.u" not in dict(pair.named_parameters())
+    assert "model.prior.u" in pair.state_dict()
+
+
+def test_a_vamp_prior_stays_where_the_data_are():
+    assert make("vae", OURS["Vamp"]).model.prior.bounds == (0.0, 1.0)
+    real = pv.vae(4, latent=2, prior=OURS["Vamp"], likelihood=pv.likelihoods.Normal)
+    assert real.model.prior.bounds is None
+
+
+def test_a_mixture_starts_at_the_clusters():
+    torch.manual_seed(0)
+    centres = torch.tensor([[10.0, 0.0], [-10.0, 0.0], [0.0, 10.0]])
+    sizes = (100, 200, 300)
+    codes = torch.cat([c + torch.randn(n, 2) for c, n in zip(centres, sizes, strict=True)])
+    prior = priors.Mixture(2, components=3)
+    prior.initialise(codes)
+    order = [int((prior.loc - c).norm(dim=-1).argmin()) for c in centres]
+    assert sorted(order) == [0, 1, 2]
+    torch.testing.assert_close(prior.loc.detach()[order], centres, atol=0.4, rtol=0)  # 4 standard errors
+    torch.testing.assert_close(prior.logits.detach().softmax(-1)[order], torch.tensor(sizes) / 600)
+    torch.testing.assert_close(
+        prior().component_distribution.base_dist.scale[order], torch.ones(3, 2), atol=0.3, rtol=0
+    )
+    with pytest.raises(ValueError, match=r"^codes: expected at least 3 of shape \(2\), found \(2, 2\)"):
+        prior.initialise(codes[:2])
+
+
+def test_what_all_data_share_counts_once():
+    """The gradient of an epoch in batches is that of one batch of all: sites outside the plate are weighed by B / N."""
+
+    class Located(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc = PyroSample(dist.Normal(torch.zeros(3), 1.0).to_event(1))
+
+        def forward(self):
+            return dist.Normal(self.loc, 1.0).to_event(1)
+
+    torch.manual_seed(0)
+    pair = pv.vae(SHAPE, latent=3, prior=Located())
+    x = pair.sample(12, seed=0)
+    model, guide = pair.trained(pv.infer.minibatch(12))
+    found = {}
+    for size in (12, 4, 3):
+        losses = []
+        for part in x.split(size):
+            tracing.reseed(0, None)
+            trace = pyro.poutine.trace(guide).get_trace(x=part)
+            replayed = pyro.poutine.trace(pyro.poutine.replay(model, trace=trace)).get_trace(x=part)
+            both = [(trace, 1.0), (replayed, -1.0)]
+            losses.append(
+                sum(
+                    sign * float(site["log_prob_sum"].detach())
+                    for t, sign in both
+                    for site in (t.compute_log_prob() or dict(t.nodes)).values()
+                    if site["type"] == "sample" and site["infer"].get("shared")
+                )
+            )
+        found[size] = sum(losses)
+    assert found[12] != 0
+    assert found[4] == pytest.approx(found[12], rel=1e-5)
+    assert found[3] == pytest.approx(found[12], rel=1e-5)
+
+
+def test_what_all_data_share_is_learned():
+    """z ~ N(theta, 1), theta ~ N(0, 10^2), x = z but for a little noise: theta is near the mean of the data."""
+
+    class Located(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc = PyroSample(dist.Normal(torch.zeros(1), 10.0).to_event(1))
+
+        def forward(self):
+            return dist.Normal(self.loc, 1.0).to_event(1)
+
+    class Same(torch.nn.Module):
+        def forward(self, z):
+            return z
+
+    torch.manual_seed(0)
+    n = 400
+    x = 3.0 + torch.randn(n, 1)
+    pair = pv.vae(1, latent=1, prior=Located(), likelihood=partial(pv.likelihoods.Normal, scale=0.5), decoder=Same())
+    pv.fit(pair, x, epochs=60, batch_size=50, lr=2e-2, progress=False)
+    trace = [pyro.poutine.trace(pair.guide).get_trace(x=x[:2]).nodes["prior.loc"]["value"] for _ in range(400)]
+    theta = torch.stack(trace).flatten()
+    # exactly: N(mean of x, (1 + 0.5^2) / n), for so wide a prior; mean field of z and theta is narrower
+    theta, exact = theta.detach(), x.mean()
+    assert abs(float(theta.mean() - exact)) < 4 * (1.25 / n) ** 0.5
+    assert float(theta.std()) < 2 * (1.25 / n) ** 0.5
+    draws = pair.sample(4000, seed=0)
+    assert abs(float(draws.mean() - exact)) < 0.3, "samples are drawn under what has been learned"
+
+
+# ---------------------------------------------------------------------- posteriors follow priors
+
+
+@pytest.mark.parametrize(
+    ("prior", "family"),
+    [
+        (priors.StandardNormal, "DiagonalNormal"),
+        (OURS["Mixture"], "DiagonalNormal"),
+        (priors.RectifiedNormal, "RectifiedNormal"),
+        (priors.SphericalUniform, "VonMisesFisher"),
+        (exponential, "Transformed"),
+        (simplex, "Transformed"),
+        (logistic, "DiagonalNormal"),
+    ],
+)
+def test_the_posterior_follows_the_support_of_the_prior(prior, family):
+    assert type(make("vae", prior).guide.posterior).__name__ == family
+    ladder = make("ladder", prior)
+    assert type(ladder.guide.posteriors[1]).__name__ == family
+    assert type(ladder.guide.posteriors[0]).__name__ == "DiagonalNormal"
+
+
+def wide():
+    return dist.Normal(torch.zeros(3), 1.0)
+
+
+def count():
+    return dist.Poisson(torch.ones(3)).to_event(1)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: pv.vae(4, latent=3, prior=3), r"^prior: expected a class of pv.priors, or any callable .*, found 3"),
+        (
+            lambda: pv.vae(4, latent=3, prior=lambda: 3),
+            r"^prior: expected a callable that returns a distribution, found",
+        ),
+        (lambda: pv.vae(4, latent=3, prior=wide), r"^prior: .*codes of shape \(3,\), found batch .*\.to_event\(1\)"),
+        (lambda: pv.vae(4, latent=2, prior=exponential), r"^prior: .*codes of shape \(2,\), found .*event \(3,\)"),
+        (lambda: pv.vae(4, latent=3, prior=count), r"^prior: no posterior is known for Poisson, which is discrete"),
+        (
+            lambda: pv.vae(4, latent=3, prior=exponential, posterior=pv.posteriors.DiagonalNormal),
+            r"^posterior: z: Normal .*does not fit the prior, Exponential",
+        ),
+        (
+            lambda: pv.vae(4, latent=3, posterior=pv.posteriors.RectifiedNormal),
+            r"^posterior: z: RectifiedNormal .*does not fit the prior, Normal",
+        ),
+        (
+            lambda: pv.vae(4, latent=3, prior=priors.RectifiedNormal, posterior=pv.posteriors.DiagonalNormal),
+            r"^posterior: z: Normal .*does not fit the prior, RectifiedNormal",
+        ),
+        (
+            lambda: pv.hvae(4, latents=(3, 3), posterior=(pv.posteriors.Horseshoe, None)),
+            r"^posterior: expected two diagonal normals",
+        ),
+        (lambda: pv.hvae(4, latents=(3, 3), prior=(None,)), r"^prior: expected one .*, or one for each of 2, found 1"),
+        (lambda: pv.dag_vae(4, prior={"z9": priors.Laplace}), r"^prior: unknown 'z9', expected one of z1, z2, z3"),
+        (lambda: priors.Mixture(3, components=0), r"^components: expected a whole number of at least 1, found 0"),
+        (lambda: priors.Flow(3, flow="RNVP"), r"^flow: unknown 'RNVP', expected one of BPF, MAF"),
+        (lambda: priors.Flow((2, 4, 4)), r"^latent: expected the dimensions of a vector"),
+        (lambda: priors.SphericalUniform(1), r"^latent: expected a vector of at least 2 dimensions"),
+        (lambda: priors.SpikeAndSlab(3, spike=2.0), r"^slab: expected a finite number greater than 2, found 1.0"),
+        (lambda: priors.Horseshoe(3, scale=-1.0), r"^scale: expected a finite number greater than 0, found -1.0"),
+        (lambda: priors.Horseshoe(3, scale="free"), r"^scale: unknown 'free', expected one of learned"),
+        (lambda: priors.PiecewiseNormal(3, breaks=(1.0, 0.0)), r"^breaks: expected increasing numbers"),
+        (lambda: priors.Sampled(2, lambda n: torch.rand(n)), r"^sampler: expected draws of shape \(3, 2\) for n=3"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_training(build, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        build()
+
+
+# ---------------------------------------------------------------------- draws alone
+
+
+def test_a_prior_that_can_only_be_sampled():
+    pair = pv.vae(SHAPE, latent=2, prior=priors.Sampled(2, lambda n: torch.rand(n, 2)))
+    x = pair.sample(8, seed=0)
+    assert x.shape == (8, *SHAPE)
+    assert pair.reconstruct(x=x).shape == x.shape
+    assert pair.encode(x=x)["z"].batch_shape == (8,)
+    for asked in (lambda: pair.elbo(x=x), lambda: pv.fit(pair, x, epochs=1, progress=False)):
+        with pytest.raises(NotImplementedError, match="a prior that can only be sampled has no log p"):
+            asked()
+
+
+# ---------------------------------------------------------------------- afterwards
+
+
+def test_a_prior_fitted_to_the_codes_changes_nothing_else(tmp_path):
+    torch.manual_seed(0)
+    x = pv.data.load("digits", binarise="threshold").x
+    pair = pv.vae((1, 8, 8), latent=2)
+    pv.fit(pair, x, epochs=15, lr=3e-3, progress=False)
+    before = copy.deepcopy(pair.state_dict())
+    new = pv.fit_prior(pair, x, partial(priors.Mixture, components=10), epochs=10, lr=1e-2, progress=False)
+    assert all(torch.equal(before[name], value) for name, value in pair.state_dict().items())
+    assert all(torch.equal(before[n], v) for n, v in new.state_dict().items() if not n.startswith("model.prior"))
+    assert all(p.requires_grad for p in new.parameters())
+    was, now = (pv.evaluate(p, x, particles=20) for p in (pair, new))
+    assert now.reconstruction == pytest.approx(was.reconstruction, abs=0.05)
+    # q(z) is the best prior: it gains KL(q(z) || N(0, I)), of which ten normals are to find most
+    assert 0.5 * was.aggregate_kl < was.rate - now.rate < was.aggregate_kl + 0.05
+    again = pv.load(new.save(tmp_path))
+    assert torch.equal(again.elbo(x=x, seed=0), new.elbo(x=x, seed=0))
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "beta_vae"])
+def test_a_prior_is_fitted_at_the_top_of_every_variant(variant):
+    pair = make(variant)
+    batch = batch_of(pair, 30)
+    for prior in (OURS["Mixture"], OURS["Hierarchical"]):
+        new = pv.fit_prior(pair, batch, prior, epochs=1, progress=False)
+        assert torch.isfinite(new.elbo(**batch)).all()
+        learned = getattr(new.guide, "guide", new.guide).state_dict()
+        assert all(torch.equal(learned[name], value) for name, value in pair.guide.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("prior", "options", "message"),
+    [
+        (priors.StandardNormal, {}, r"^prior: expected one with parameters"),
+        (priors.RectifiedNormal, {}, r"^prior: the codes of this pair are drawn from DiagonalNormal"),
+        (OURS["Flow"], {"temper": 2.0}, r"^temper: fit_prior maximises"),
+    ],
+)
+def test_what_cannot_be_fitted_to_codes(prior, options, message):
+    pair = make("vae")
+    with pytest.raises(ValueError, match=message):
+        pv.fit_prior(pair, pair.sample(10), prior, progress=False, **options)
