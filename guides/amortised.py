@@ -31,7 +31,7 @@ class Amortised(PyroModule):
 
     Source: Kingma & Welling 2014, arXiv:1312.6114; Ranganath, Tran & Blei 2016, arXiv:1511.02386.
 
-    >>> guide = VAEGuide(DiagonalNormal(torch.nn.Linear(9, 4), 9, 2))
+    >>> guide = pv.guides.VAEGuide(DiagonalNormal(torch.nn.Linear(9, 4), 9, 2))
     >>> own = {"u": DiagonalNormal(torch.nn.Linear(2, 6), 2, 3)}
     >>> Amortised(guide, own, {"u": ["z"]})(x=torch.zeros(5, 9)).shape
     torch.Size([5, 2])

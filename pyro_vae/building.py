@@ -23,8 +23,8 @@ Part = Features | tuple[int, ...]  # what a net reads: by its features, or by it
 
 
 READS_MORE = (
-    "prior: a mixture of posteriors (Vamp) needs a guide whose posterior at that site is a function of the data alone; "
-    "here it reads {} too"
+    "prior: a mixture of posteriors (Vamp) needs a guide whose posterior is a function of the data alone; here that of "
+    "{1} reads {0}"
 )
 
 
@@ -181,7 +181,7 @@ class PairParts(Nets):
     def _read_alone(self) -> nn.Module:
         """The posterior, for a prior that is made of it."""
         if self._given:
-            raise ValueError(READS_MORE.format("the condition"))
+            raise ValueError(READS_MORE.format("x and c", "z"))
         return self.posterior
 
     def _bounds(self) -> tuple[float, float] | None:
@@ -196,6 +196,12 @@ class PairParts(Nets):
 def outward(build: Net, hidden: tuple[int, ...]) -> tuple[int, ...]:
     """The hidden layers of a net that leads towards the data, told from the data inwards."""
     return hidden if build is Conv else hidden[::-1]  # a Conv counts from the image in both directions
+
+
+def bounds(likelihood: Callable[..., Any], data_shape: tuple[int, ...]) -> tuple[float, float] | None:
+    """The least and the greatest value of data under a likelihood; None where they may be any real numbers."""
+    outside = likelihoods.decoder_shape(likelihood, data_shape)
+    return families.bounds(of(likelihood(nn.Linear(1, math.prod(outside)), 1, data_shape), [(1,)]))
 
 
 def large(data_shape: tuple[int, ...]) -> bool:

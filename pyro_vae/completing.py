@@ -15,7 +15,6 @@ from pyro_vae.guides import Amortised
 from pyro_vae.latents import suited
 from pyro_vae.nets import MLP
 from pyro_vae.posteriors import Classifier, encoder_shape
-from pyro_vae.story import SHARED
 
 HIDDEN = (64,)  # of the networks of a prior's own sites
 
@@ -35,9 +34,12 @@ def completed(model: nn.Module, guide: nn.Module, **given: tuple[int, ...]) -> n
         with torch.no_grad(), tracing.seeded(0):
             like = next(model.parameters(), torch.zeros(()))
             zeros = {k: like.new_zeros(2, *shape) if shape else like.new_zeros(2).long() for k, shape in given.items()}
-            drawn = poutine.trace(model).get_trace(n=2, **zeros)
+            try:
+                drawn = poutine.trace(model).get_trace(n=2, **zeros)
+            except RuntimeError as error:  # of two priors with sites of one name
+                raise ValueError(f"prior: {error}") from None
             nodes: dict[str, Any] = dict(drawn.nodes)
-            shared = [name for name, site in nodes.items() if site["type"] == "sample" and site["infer"].get(SHARED)]
+            shared = list(tracing.shared_sites(drawn))
             wanted, _ = tracing.arguments(guide)
             batch = {name: nodes[name]["value"] for name in wanted}
             inferred = tracing.latent_sites(_inferring(guide, batch))

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from pyro_vae import checks, likelihoods
-from pyro_vae.building import READS_MORE, Net, Nets, Part
+from pyro_vae.building import READS_MORE, Net, Nets, Part, bounds
 from pyro_vae.latents import built_prior, needs, of, suited
 from pyro_vae.posteriors import DiagonalNormal, encoder_shape, twice
 from pyro_vae.priors import Conditional, StandardNormal
@@ -213,6 +213,7 @@ class GraphParts(Nets):
         if not isinstance(prior, Mapping):  # which stands at the roots
             self._prior = {site: told for site, told in self._prior.items() if not graph.parents[site]}
         self.reads = graph.reads()
+        self._found: dict[str, nn.Module] = {}  # posteriors, of which a prior may want one before its turn
         super().__init__(net, hidden)
 
     @cached_property
@@ -227,18 +228,25 @@ class GraphParts(Nets):
     @cached_property
     def posteriors(self) -> dict[str, nn.Module]:
         """q(z_i | what it reads)."""
-        return {site: self._inferred(site, latent) for site, latent in self._graph.latents.items()}
+        return {site: self._inferred(site) for site in self._graph.latents}
 
     def _prior_of(self, site: str, latent: Shape) -> nn.Module:
         above = self._shapes(self._graph.parents[site])
         prior = self._prior.get(site, Conditional if above else StandardNormal)
-        parts: dict[str, Callable[[], Any]] = {"posterior": partial(self._read_alone, site)}
+        parts: dict[str, Callable[[], Any]] = {
+            "posterior": partial(self._read_alone, site),
+            "data_shape": lambda: self._graph.data[self.reads[site][0]],
+            "bounds": lambda: bounds(self._likelihoods[self.reads[site][0]], self._graph.data[self.reads[site][0]]),
+        }
         if above:
             parts |= {"net": partial(self._leading, [*above], twice(latent)), "inside": partial(list, above)}
         return built_prior(f"prior: {site}", prior, latent, above, parts)
 
     def _read_alone(self, site: str) -> nn.Module:
-        raise ValueError(READS_MORE.format("parts of the data, or other codes") + f" ({site})")
+        """q(z_i | x), for a prior that is made of it."""
+        if len(self.reads[site]) > 1:
+            raise ValueError(READS_MORE.format(" and ".join(self.reads[site]), site))
+        return self._inferred(site)
 
     def _family(self, site: str) -> Callable[..., nn.Module]:
         """The family of q(z_i | ...), by default as the prior has it."""
@@ -253,13 +261,15 @@ class GraphParts(Nets):
             decoder = self._telling([*above], likelihoods.decoder_shape(likelihood, shape), shape)
             return likelihood(decoder, above if len(above) > 1 else above[0], shape)
 
-    def _inferred(self, site: str, latent: Shape) -> nn.Module:
-        names = self.reads[site]
-        inside, parts = self._shapes(names), [self._read(name) for name in names]
-        with checks.plainly(f"{site}: "):
-            family = self._family(site)
-            encoder = self._reading(parts, encoder_shape(family, latent), _looked_at(inside))
-            return family(encoder, inside if len(inside) > 1 else inside[0], latent[0])
+    def _inferred(self, site: str) -> nn.Module:
+        if site not in self._found:
+            names, latent = self.reads[site], self._graph.latents[site]
+            inside, parts = self._shapes(names), [self._read(name) for name in names]
+            with checks.plainly(f"{site}: "):
+                family = self._family(site)
+                encoder = self._reading(parts, encoder_shape(family, latent), _looked_at(inside))
+                self._found[site] = family(encoder, inside if len(inside) > 1 else inside[0], latent[0])
+        return self._found[site]
 
     def _shapes(self, sites: Iterable[str]) -> list[Shape]:
         return [self._graph.shapes[site] for site in sites]

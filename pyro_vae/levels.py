@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from pyro_vae import checks, families, likelihoods
-from pyro_vae.building import READS_MORE, Net, Part, large, outward
+from pyro_vae import checks, likelihoods
+from pyro_vae.building import READS_MORE, Net, Part, bounds, large, outward
 from pyro_vae.latents import built_prior, needs, of, suited
 from pyro_vae.nets import MLP, FlattenBatch, Joined, Resized, Spatial
 from pyro_vae.nets.joined import joint
@@ -35,8 +35,7 @@ class LevelParts:
         hidden: Sequence[Any] | None,
     ) -> None:
         self.data_shape, self.latents = checks.shape("data_shape", data_shape), _latents(latents)
-        self._alone = guide == "top-down" or len(self.latents) == 1  # whether the top is inferred from the data alone
-        levels = len(self.latents)
+        self._guide, levels = guide, len(self.latents)
         self._prior = [*_each("prior", prior, levels, [None] * (levels - 1))]
         self._posterior = [*_each("posterior", posterior, levels, [posterior] * (levels - 1))]
         name = "posterior[{}]" if isinstance(posterior, Sequence) else "posterior"
@@ -61,20 +60,18 @@ class LevelParts:
             found.append(
                 built_prior(f"prior[{level}]", prior, latent, [above], {"net": net, "inside": partial(tuple, above)})
             )
-        parts = {"posterior": self._top, "data_shape": lambda: self.data_shape, "bounds": self._bounds}
+        parts = {"posterior": self._top, "data_shape": lambda: self.data_shape}
+        parts["bounds"] = partial(bounds, self._likelihood, self.data_shape)
         return [*found, built_prior("prior", self._prior[-1] or StandardNormal, self.latents[-1], [], parts)]
 
     def _top(self) -> nn.Module:
         """q(z_L | x), for a prior that is made of it."""
-        if not self._alone:
-            raise ValueError(READS_MORE.format("the levels below, and not the data"))
-        features, posteriors = zip(*(self.ladder if len(self.latents) > 1 else [((), self.chain[0])]), strict=True)
-        return nn.Sequential(*(net for net in features if net), posteriors[-1])
-
-    def _bounds(self) -> tuple[float, float] | None:
-        outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
-        zeros = self._likelihood(nn.Linear(1, math.prod(outside)), 1, self.data_shape)
-        return families.bounds(of(zeros, [(1,)]))
+        if self._guide == "top-down":
+            features, posteriors = zip(*self.ladder, strict=True)
+            return nn.Sequential(*features, posteriors[-1])
+        if len(self.latents) > 1:
+            raise ValueError(READS_MORE.format(f"z{len(self.latents) - 1}", f"z{len(self.latents)}"))
+        return self.chain[0]
 
     def _family(self, level: int, *, ladder: bool = False) -> Callable[..., nn.Module]:
         """The family of q(z_l | ...), by default as the prior has it."""

@@ -49,9 +49,9 @@ def fit_prior(
     >>> x = pv.data.load("digits", binarise="threshold")
     >>> pair = pv.vae((1, 8, 8), latent=2)
     >>> run = pv.fit(pair, x, epochs=2, progress=False)
-    >>> better = fit_prior(pair, x, partial(pv.priors.Mixture, components=10), epochs=2, progress=False)
+    >>> better = fit_prior(pair, x, pv.priors.Mixture, epochs=2, progress=False)
     >>> better.model.prior.components
-    10
+    100
     """
     checks.instance("variant", variant, Variant)
     for name in ("objective", "temper"):
@@ -126,6 +126,7 @@ def _start(new: Variant, tops: Mapping[str, nn.Module], data: Any, seed: int) ->
         nodes: dict[str, Any] = dict(poutine.trace(new.guide).get_trace(**filled(batch)).nodes)
     for site, top in tops.items():
         if isinstance(top, Vamp):
-            top.initialise(batch[new.arguments[0]], seed)
+            read = getattr(_inner(new.guide), "reads", {}).get(site, new.arguments)
+            top.initialise(batch[read[0]], seed)
         elif isinstance(top, Mixture):
             top.initialise(nodes[site]["value"], seed)

@@ -125,8 +125,10 @@ def _encode(value: Any) -> Any:
     if isinstance(value, functools.partial) and not value.args:
         return _encode(value.func) | {"with": {k: _encode(v) for k, v in value.keywords.items()}}
     if isinstance(value, nn.Module) and getattr(import_module(PRIORS), type(value).__name__, None) is type(value):
-        named: dict[str, Any] = _encode(type(value))
-        return named | {"built": {name: _encode(told) for name, told in _told(value).items()}}
+        arguments = list(inspect.signature(type(value)).parameters)  # each is kept under its own name
+        if all(hasattr(value, name) for name in arguments):
+            told = {name: _encode(getattr(value, name)) for name in arguments}
+            return {"class": f"{PRIORS}.{type(value).__name__}", "built": told}
     module = next(
         (m for m in NAMEABLE if getattr(import_module(m), getattr(value, "__name__", ""), None) is value),
         None,
@@ -134,11 +136,6 @@ def _encode(value: Any) -> Any:
     if module is None or not inspect.isclass(value):
         raise TypeError(f"a {type(value).__name__} of its own ({value!r:.60}), which JSON cannot hold")
     return {"class": f"{module}.{value.__name__}"}
-
-
-def _told(prior: nn.Module) -> dict[str, Any]:
-    """What a prior of ours was built with; each keeps it under the name of the argument."""
-    return {name: getattr(prior, name, prior) for name in inspect.signature(type(prior)).parameters if name != "self"}
 
 
 def decode(value: Any) -> Any:
@@ -157,7 +154,6 @@ def decode(value: Any) -> Any:
     found = getattr(import_module(module), name, None) if module in NAMEABLE else None
     if not inspect.isclass(found):
         raise ValueError(f"unknown class {value.get('class')!r}")
-    told = {k: decode(v) for k, v in value.get("with", value.get("built", {})).items()}
     if "built" in value:
-        return found(**told)
-    return functools.partial(found, **told) if told else found
+        return found(**{k: decode(v) for k, v in value["built"].items()})
+    return functools.partial(found, **{k: decode(v) for k, v in value["with"].items()}) if "with" in value else found

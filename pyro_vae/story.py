@@ -23,8 +23,9 @@ class Story(PyroModule):
     ...     def forward(self):
     ...         return dist.Normal(torch.zeros(2), self.scale).to_event(1)
     >>> pair = pv.vae(9, latent=2, prior=Scaled())
-    >>> list(pyro.poutine.trace(pair.model).get_trace(n=3))
-    ['_INPUT', 'prior.scale', 'data', 'z', 'x', '_RETURN']
+    >>> drawn = pyro.poutine.trace(pair.model).get_trace(n=3).nodes
+    >>> drawn["prior.scale"]["value"].shape, drawn["z"]["value"].shape
+    (torch.Size([]), torch.Size([3, 2]))
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

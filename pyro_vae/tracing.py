@@ -74,6 +74,12 @@ def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
     return {name: site for name, site in sites(trace).items() if not site["is_observed"]}
 
 
+def shared_sites(trace: poutine.Trace) -> dict[str, Site]:
+    """The sites that all data share, as :class:`pyro_vae.story.Story` draws them."""
+    nodes: dict[str, Any] = dict(trace.nodes)
+    return {name: site for name, site in nodes.items() if site["type"] == "sample" and site["infer"].get(SHARED)}
+
+
 def observed_sites(trace: poutine.Trace, names: Iterable[str] = ()) -> dict[str, Site]:
     """The sites at which a program took in data.
 
@@ -443,8 +449,9 @@ def terms(
     """
     size = len(next(iter(batch.values())))
     with prepared():
-        dim = _look(model, guide, batch, particles)
-    together = min(particles, 256, rows)  # draws share one pass of the encoder
+        dim, shared = _look(model, guide, batch, particles)
+    # draws share one pass of the encoder; but not one draw of what all data share, which has no place among copies
+    together = 1 if shared and not dim else min(particles, 256, rows)
     for part in slices(size, max(rows // together, 1)):
         chunk = {name: value[part] for name, value in batch.items()}
         for draw in slices(particles, together):
@@ -453,8 +460,8 @@ def terms(
             yield part, found
 
 
-def _look(model: Program, guide: Program, batch: Batch, particles: int) -> int:
-    """Try a pair on two data; returns where a plate of particles may stand, as :func:`_terms` takes it.
+def _look(model: Program, guide: Program, batch: Batch, particles: int) -> tuple[int, bool]:
+    """Try a pair on two data: where a plate of particles may stand, as :func:`_terms` takes it; is anything shared?
 
     A network that knows one batch dimension only, where another may not stand to its left, is told by its
     errors and by the shapes that it gives; copies of the data then take the place of the plate.
@@ -464,16 +471,17 @@ def _look(model: Program, guide: Program, batch: Batch, particles: int) -> int:
     with seeded(0):
         traces = paired(model, guide, few)
         check(*traces)
+        shared = bool(shared_sites(traces[0]))
         if particles == 1:
-            return 0
+            return 0, shared
         dim = -1 - plate_nesting(*traces)
         try:
             with pyro.plate("_particles", 3, dim=dim):
                 traces = paired(model, guide, few)
         except Exception:  # whatever a network says of a shape that it does not know
-            return 0
+            return 0, shared
     shapes = [site["fn"].batch_shape for trace in traces for site in sites(trace).values()]
-    return dim if all(len(s) == -dim and s[0] == 3 and s[-1] == size for s in shapes) else 0
+    return (dim if all(len(s) == -dim and s[0] == 3 and s[-1] == size for s in shapes) else 0), shared
 
 
 def dimensions(model: Program, guide: Program, batch: Batch, given: tuple[str, ...] = ()) -> int:

@@ -342,7 +342,10 @@ TRAIN = {
     "temper nan": (["train", "--temper", "nan"], "temper: expected a finite number of at least 0, found nan"),
     "half a setting": (["train", "--likelihood", "Normal:scale"], "expected NAME or NAME:KEY=VALUE"),
     "bad setting": (["train", "--likelihood", "Normal:scale=0"], "scale: expected a finite number greater than 0"),
-    "unknown prior": (["train", "cvae", "--prior", "Given"], "prior: unknown 'Given', expected one of Cond"),
+    "unknown prior": (
+        ["train", "cvae", "--prior", "Given"],
+        "prior: unknown 'Given', expected one of Autoregressive, Cond",
+    ),
     "labels that do not divide": (["train", "m2", "--labelled", "33"], "labelled: expected a multiple of the number"),
     "labels for a variant without": (["train", "--labelled", "100"], "labelled: vae takes no labels; m2 does"),
     "a table without labels": (

@@ -123,7 +123,8 @@ def evaluate(
 
     rate = E_n KL(q(z | x_n) || p(z)) = I + KL(q(z) || p(z)),   q(z) = (1/N) sum_n q(z | x_n)
 
-    The bare pair on a data set, whatever it was trained under; of a pair with conditions c the bounds are on
+    The bare pair on a data set, whatever it was trained under (what all data share is drawn by its posterior, and its
+    own KL, which is spent once for all, is in no figure); of a pair with conditions c the bounds are on
     log p(x | c), of data with labels c on log p(x, c). ``standard_error`` is that of the mean of the
     estimates of log p(x) over the data (NaN for one datum); ``effective_sample_size`` lies between 1 and K
     and tells how well q covers the posterior; a unit is active where Var_x(E_q[u]) > 0.01. The mutual

@@ -73,7 +73,7 @@ def _look(variant: Variant, feed: Batches, particles: int, seed: int) -> tuple[s
             guide_trace, model_trace = tracing.codes_alone(variant.model, variant.guide, few)
             site = next(iter(tracing.latent_sites(model_trace)), "")
             first = site == next(iter(tracing.latent_sites(guide_trace)), "")
-            return site, first, 0 if first else tracing._look(variant.model, variant.guide, few, particles)
+            return site, first, 0 if first else tracing._look(variant.model, variant.guide, few, particles)[0]
 
 
 def _parts(feed: Batches, rows: int | None, particles: int, seed: int) -> Iterator[tuple[Tensor, tracing.Batch]]:

@@ -5,7 +5,7 @@ from typing import Any
 from pyro.infer import RenyiELBO
 
 from pyro_vae import checks
-from pyro_vae.tracing import is_local, latent_sites
+from pyro_vae.tracing import is_local, latent_sites, shared_sites
 
 
 class IWAE(RenyiELBO):
@@ -37,6 +37,8 @@ class IWAE(RenyiELBO):
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
+        for name in shared_sites(model_trace):
+            raise ValueError(f"IWAE: the site {name!r} is shared by all data and has no weight per datum")
         for name, site in latent_sites(guide_trace).items():
             if not is_local(site):
                 raise ValueError(f"IWAE: the site {name!r} stands outside the data plate and has no weight per datum")

@@ -92,6 +92,8 @@ class Autoregressive(nn.Module):
         self.latent, self.components = _vector(latent), checks.positive_int("components", components)
         self.hidden = checks.shape("hidden", hidden)
         width = self.latent[0]
+        if width < 2:
+            raise ValueError(f"latent: expected at least 2 dimensions, one after the other, found {width}")
         # the parameters of each unit, which see the units before it
         before = torch.ones(width, width, dtype=torch.bool).tril(-1).repeat_interleave(3 * components, 0)
         self.net = zuko.nn.MaskedMLP(before, hidden_features=self.hidden)
