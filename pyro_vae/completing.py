@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from pyro_vae import families, tracing
 from pyro_vae.guides import Amortised
-from pyro_vae.latents import suited
+from pyro_vae.latents import PROBES, suited
 from pyro_vae.nets import MLP
 from pyro_vae.posteriors import Classifier, encoder_shape
 
 HIDDEN = (64,)  # of the networks of a prior's own sites
+HEAVY = ("Cauchy", "HalfCauchy", "Horseshoe")  # without a mean
 
 
 def completed(model: nn.Module, guide: nn.Module, **given: tuple[int, ...]) -> nn.Module:
@@ -31,13 +33,17 @@ def completed(model: nn.Module, guide: nn.Module, **given: tuple[int, ...]) -> n
     for module in states:
         module.training = False
     try:
-        with torch.no_grad(), tracing.seeded(0):
+        with torch.no_grad(), tracing.seeded(0), pyro.get_param_store().scope():
             like = next(model.parameters(), torch.zeros(()))
-            zeros = {k: like.new_zeros(2, *shape) if shape else like.new_zeros(2).long() for k, shape in given.items()}
+            shapes = given.items()
+            zeros = {k: like.new_zeros(PROBES, *s) if s else like.new_zeros(PROBES).long() for k, s in shapes}
             try:
-                drawn = poutine.trace(model).get_trace(n=2, **zeros)
+                drawn = poutine.trace(model).get_trace(n=PROBES, **zeros)
             except RuntimeError as error:  # of two priors with sites of one name
-                raise ValueError(f"prior: {error}") from None
+                what = str(error).splitlines()[0]
+                raise ValueError(
+                    f"prior: {what}; each site has a name of its own, as in partial(..., site='v')"
+                ) from None
             nodes: dict[str, Any] = dict(drawn.nodes)
             shared = list(tracing.shared_sites(drawn))
             wanted, _ = tracing.arguments(guide)
@@ -58,7 +64,8 @@ def _inferring(guide: nn.Module, batch: Mapping[str, Tensor]) -> poutine.Trace:
     try:
         return poutine.trace(guide).get_trace(**batch)
     except TypeError as error:  # of a product that is none
-        raise ValueError(f"posterior: {error}") from None
+        what = " ".join(str(error).split())
+        raise ValueError(f"posterior: {what:.200}; below its top a ladder has normals, guide='bottom-up' any") from None
 
 
 def _check(name: str, q: Any, p: Any) -> None:
@@ -74,6 +81,11 @@ def _check(name: str, q: Any, p: Any) -> None:
             f"{families.family(p)} over {p.support}: each must be able to draw what the other can; leave posterior out "
             "and it follows the prior"
         )
+    if families.family(q) in HEAVY and families.family(p) not in (*HEAVY, "StudentT"):
+        raise ValueError(
+            f"posterior: {name}: {families.family(q)} has tails under which E_q[log p] of the prior, "
+            f"{families.family(p)}, is infinite; expected a prior with such tails, as pv.priors.Horseshoe or StudentT"
+        )
 
 
 def _automatic(model: nn.Module, shared: list[str], zeros: Mapping[str, Tensor]) -> nn.Module | None:
@@ -81,8 +93,8 @@ def _automatic(model: nn.Module, shared: list[str], zeros: Mapping[str, Tensor])
     if not shared:
         return None
     guide = AutoNormal(poutine.block(model, expose=shared))
-    with tracing.seeded(0):
-        guide(n=2, **zeros)  # which makes its parameters
+    with tracing.seeded(0), pyro.get_param_store().scope():
+        guide(n=PROBES, **zeros)  # which makes its parameters
     for module in guide.modules():  # Pyro takes no part of another module that has run alone
         if isinstance(module, PyroModule):
             module._pyro_context = _Context()

@@ -1,6 +1,7 @@
 """Pairs in words: the equation, the sites and their shapes, the parameters."""
 
 import functools
+import inspect
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def _short(value: Any) -> str:
     if isinstance(value, functools.partial):
         settings = ", ".join(f"{k}={_short(v)}" for k, v in value.keywords.items())
         return f"{_short(value.func)}({settings})"
-    if isinstance(value, type):
+    if isinstance(value, type) or inspect.isfunction(value):
         return value.__name__
     return textwrap.shorten(repr(value), 60, placeholder=" ...")
 

@@ -90,6 +90,11 @@ def _zero(distribution: Any) -> Tensor:
     return next((_zero(part) for part in parts), torch.zeros(()))
 
 
+def jumps(distribution: Any) -> bool:
+    """Whether a density jumps, so that a KL is to be taken in closed form where codes are drawn pathwise."""
+    return bool(getattr(base(distribution), "closed_form", False))
+
+
 def bounds(distribution: Any) -> tuple[float, float] | None:
     """The least and the greatest value of a distribution where these are the same for all; None where there are none.
 
@@ -115,8 +120,13 @@ def nearest(support: Any, value: Tensor) -> Tensor:
         return nn.functional.normalize(value, dim=-1)
     if support is constraints.simplex:
         return nn.functional.normalize(value.clamp(min=0), p=1, dim=-1)
-    low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
-    return value if low is None and high is None else value.clamp(low, high)
+    for name, sign in (("lower_bound", 1), ("upper_bound", -1)):
+        if hasattr(support, name):
+            bound = torch.as_tensor(getattr(support, name)).to(value)
+            # one that is not itself in the support is kept off by a rounding
+            off = sign * torch.finfo(value.dtype).eps * bound.abs().clamp(min=1) * ~support.check(bound)
+            value = torch.maximum(value, bound + off) if sign > 0 else torch.minimum(value, bound + off)
+    return value
 
 
 def join(parts: Sequence[Any], dim: int | None = None) -> Any:

@@ -21,6 +21,8 @@ from pyro_vae.story import Story
 Shape = tuple[int, ...]
 Builder = Callable[..., Any]
 
+PROBES = 7  # codes on which a prior is tried; no size that anything else would have
+
 
 # ---------------------------------------------------------------------- priors
 
@@ -42,22 +44,27 @@ def built_prior(
     Raises:
         TypeError, ValueError: where it is none, or is one over codes of another shape.
     """
-    if not callable(prior):
+    if not callable(prior) or hasattr(prior, "log_prob"):
+        hint = "; write lambda: ... around it" if hasattr(prior, "log_prob") else ""
         raise TypeError(
             f"{name}: expected a class of pv.priors, or any callable that returns a distribution, found {prior!r:.60}"
+            + hint
         )
     takes = () if isinstance(prior, nn.Module) else inspect.signature(prior).parameters
-    if "latent" in takes:
-        told = prior.keywords if isinstance(prior, partial) else {}
-        made = {part: make() for part, make in parts.items() if part in takes and part not in told}
-        built = prior(latent if len(latent) > 1 else latent[0], **made)
-    else:
-        built = prior
-    whole = built if isinstance(built, nn.Module) and _arguments(built) >= len(inside) else Own(built)
-    found = of(whole, inside)
-    if not all(hasattr(found, part) for part in ("log_prob", "sample", "event_shape", "expand")):
+    told = prior.keywords if isinstance(prior, partial) else {}
+    made = {part: make() for part, make in parts.items() if part in takes and part not in told}
+    built = prior
+    try:
+        if "latent" in takes:
+            built = prior(latent if len(latent) > 1 else latent[0], **made)
+        whole = built if isinstance(built, nn.Module) and _arguments(built) >= len(inside) else Own(built)
+        found = of(whole, inside)
+    except Exception as error:  # whatever a prior of the user's may raise
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{name}: {kind}{' '.join(str(error).split('Trace Shapes:')[0].split())}") from error
+    if not all(hasattr(found, part) for part in ("log_prob", "event_shape", "expand", "__call__")):
         raise TypeError(f"{name}: expected a callable that returns a distribution, found one that gives {found!r:.60}")
-    if tuple(found.event_shape) != latent or tuple(found.batch_shape) not in ((), (1,), (2,)):
+    if tuple(found.event_shape) != latent or tuple(found.batch_shape) not in ((), (1,), (PROBES,)):
         raise ValueError(
             f"{name}: expected a distribution over codes of shape {latent}, found batch {tuple(found.batch_shape)} and "
             f"event {tuple(found.event_shape)}; .to_event(1) makes one event of independent numbers"
@@ -88,27 +95,37 @@ def _arguments(prior: Any) -> int:
     parameters = inspect.signature(prior.forward if isinstance(prior, nn.Module) else prior).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return 10**6
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return sum(p.default in (p.empty, None) for p in by_position)  # any other default is a setting
 
 
 def of(prior: Callable[..., Any], inside: Sequence[Shape]) -> Any:
-    """The distribution of two codes, or of one that serves all, given zeros; its own sites are drawn and forgotten."""
+    """The distribution of some codes, or of one that serves all, given zeros; its own sites are drawn and forgotten."""
+    return _tried(prior, inside).nodes["_RETURN"]["value"]
+
+
+def has_sites(prior: Callable[..., Any], inside: Sequence[Shape]) -> bool:
+    """Whether a prior draws sites of its own."""
+    return any(site["type"] == "sample" and name != "data" for name, site in _tried(prior, inside).nodes.items())
+
+
+def _tried(prior: Callable[..., Any], inside: Sequence[Shape]) -> poutine.Trace:
     like = next(prior.parameters(), torch.zeros(())) if isinstance(prior, nn.Module) else torch.zeros(())
-    given = [like.new_zeros(2, *shape) if shape else like.new_zeros(2, dtype=torch.long) for shape in inside]
+    given = [like.new_zeros(PROBES, *shape) if shape else like.new_zeros(PROBES).long() for shape in inside]
     told = _Told(copy.deepcopy(prior) if isinstance(prior, PyroModule) else prior)  # a PyroModule is of one story only
-    with torch.no_grad(), tracing.seeded(0), poutine.block():
-        return told(*given)
+    with torch.no_grad(), tracing.seeded(0), poutine.block(), pyro.get_param_store().scope():
+        return poutine.trace(told).get_trace(*given)
 
 
 class _Told(Story):
-    """The story of two codes, and no further."""
+    """The story of some codes, and no further."""
 
     def __init__(self, prior: Callable[..., Any]) -> None:
         super().__init__("told")
         self.prior = prior
 
     def forward(self, *given: Tensor) -> Any:
-        with pyro.plate("data", 2):
+        with pyro.plate("data", PROBES):
             return self.prior(*given)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from pyro_vae import checks, likelihoods
 from pyro_vae.building import READS_MORE, Net, Part, bounds, large, outward
-from pyro_vae.latents import built_prior, needs, of, suited
+from pyro_vae.latents import built_prior, has_sites, needs, of, suited
 from pyro_vae.nets import MLP, FlattenBatch, Joined, Resized, Spatial
 from pyro_vae.nets.joined import joint
 from pyro_vae.posteriors import DiagonalNormal, encoder_shape, twice
@@ -97,6 +97,12 @@ class LevelParts:
         built = self._built(inside, outside, outward(self._net, self._hidden[0]))
         decoder = Joined(built, parts, image=image) if len(codes) > 1 else built
         return self._likelihood(decoder, codes if len(codes) > 1 else codes[0], self.data_shape)
+
+    def check_ladder(self) -> None:
+        """Raise where a prior that the ladder multiplies by draws sites of its own, which it cannot share."""
+        for level, (prior, above) in enumerate(zip(self.priors[:-1], self.latents[1:], strict=True)):
+            if self._prior[level] is not None and has_sites(prior, [above]):
+                raise ValueError(f"prior[{level}]: has sites of its own, which below the top needs guide='bottom-up'")
 
     @cached_property
     def ladder(self) -> list[tuple[nn.Module, nn.Module]]:

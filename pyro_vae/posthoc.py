@@ -2,10 +2,11 @@
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
-import torch
 from pyro import poutine
 from torch import nn
 
@@ -57,24 +58,46 @@ def fit_prior(
     for name in ("objective", "temper"):
         if name in fit_options:
             raise ValueError(f"{name}: fit_prior maximises E_q[log p(z)], and nothing else")
-    new, priors = _with(variant, prior, seed)
-    _start(new, priors, data, seed)
-    trained = {id(p) for module in priors.values() for p in module.parameters()}
+    new, tops = _with(variant, prior, seed)
+    _start(new, tops, data, seed)
     guide: Any = new.guide
-    trained |= {id(p) for p in guide.parameters()} - {id(p) for p in _inner(guide).parameters()}
-    frozen = [p for p in new.parameters() if id(p) not in trained and p.requires_grad]
-    if not trained:
+    own = [guide.posteriors, guide.shared] if isinstance(guide, Amortised) else []
+    moving: list[nn.Module] = [module for module in (*tops.values(), *own) if module is not None]
+    if any(True for module in moving for _ in module.parameters()):
+        with _resting(new, moving):
+            fit(new, data, lr=lr, seed=seed, **fit_options)
+    elif not any(isinstance(top, Vamp) for top in tops.values()):  # which may stand where it was put
         raise ValueError("prior: expected one with parameters, found none to fit")
+    return new
+
+
+@contextmanager
+def _resting(pair: Variant, moving: list[nn.Module]) -> Iterator[None]:
+    """All but some modules stay as they are: neither learn nor, in training, draw dropout or follow the batch."""
+    trained = {id(p) for module in moving for p in module.parameters()}
+    within = {id(module) for part in moving for module in part.modules()}
+    frozen = [p for p in pair.parameters() if id(p) not in trained and p.requires_grad]
+    still = [m for m in pair.modules() if id(m) not in within and not trained & {id(p) for p in m.parameters()}]
+    handler, pair.handler = pair.handler, None  # a weight on the KL would only rescale what is maximised
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
+        for module in still:
+            module.eval()
+            module.__dict__["train"] = partial(_as_it_is, module)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(?s).*requires_grad=False", UserWarning)  # as it shall be
-            fit(new, data, lr=lr, seed=seed, **fit_options)
+            yield
     finally:
+        pair.handler = handler
         for parameter in frozen:
             parameter.requires_grad_(True)
-    return new
+        for module in still:
+            module.__dict__.pop("train", None)
+
+
+def _as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
 
 
 def _with(variant: Variant, prior: Any, seed: int) -> tuple[Variant, dict[str, nn.Module]]:
@@ -122,11 +145,12 @@ def _start(new: Variant, tops: Mapping[str, nn.Module], data: Any, seed: int) ->
     if not any(isinstance(top, Mixture | Vamp) for top in tops.values()):
         return
     batch = new.prepare(first(data.drawn(seed) if hasattr(data, "drawn") else data, MOST, new))
-    with seeded(seed), torch.no_grad():
-        nodes: dict[str, Any] = dict(poutine.trace(new.guide).get_trace(**filled(batch)).nodes)
+    read_by_guide = filled(batch)
+    with new._at_rest(seed):
+        nodes: dict[str, Any] = dict(poutine.trace(new.guide).get_trace(**read_by_guide).nodes)
     for site, top in tops.items():
         if isinstance(top, Vamp):
             read = getattr(_inner(new.guide), "reads", {}).get(site, new.arguments)
-            top.initialise(batch[read[0]], seed)
+            top.initialise(read_by_guide[read[0]], seed)
         elif isinstance(top, Mixture):
             top.initialise(nodes[site]["value"], seed)

@@ -329,6 +329,7 @@ def hvae(
     model = HVAEModel(parts.priors, parts.likelihood(skip), skip)
     if guide == "bottom-up":
         return Variant(model, completed(model, BottomUpGuide(parts.chain)))
+    parts.check_ladder()
     features, posteriors = zip(*parts.ladder, strict=True)
     return Variant(model, completed(model, TopDownGuide(features, posteriors, parts.priors[:-1])))
 

@@ -114,7 +114,7 @@ def config(built: Built | None) -> dict[str, Any]:
 
 def _encode(value: Any) -> Any:
     """A recipe's argument as JSON; TypeError where it cannot be named."""
-    if isinstance(value, np.generic | np.ndarray):
+    if isinstance(value, np.generic | np.ndarray | Tensor):
         value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value

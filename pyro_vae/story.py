@@ -37,5 +37,10 @@ class Story(PyroModule):
                     prior = prior if hasattr(prior, "sample") else prior(module)
                     site = ".".join(filter(None, (path, name)))
                     value = pyro.sample(site, prior, infer={SHARED: True})  # type: ignore[arg-type]
+                    if value.shape != prior.batch_shape + prior.event_shape:
+                        raise ValueError(
+                            f"{site}: shared by all data, and cannot stand in a plate; draw one particle after "
+                            "another (vectorize_particles=False)"
+                        )
                     self._pyro_context.set(module._pyro_get_fullname(name), value)  # where the module looks for it
             return super().__call__(*args, **kwargs)

@@ -289,6 +289,9 @@ def check_shape(name: str, site: Site) -> None:
 def check(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
     """Both programs speak of the same sites, each datum has its own, and values fit their distributions."""
     posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
+    alone = [name for name in shared_sites(model_trace) if name not in shared_sites(guide_trace)]
+    if alone:
+        raise ValueError(f"guide: lacks the sites {alone} of the model, which all data share; see guides.Amortised")
     missing = [name for name in drawn if name not in posterior]
     if missing:
         raise ValueError(f"guide: lacks the latent sites {missing} of the model")

@@ -445,10 +445,11 @@ class Variant(nn.Module):
         given = self.prepare_conditions(conditions, n)
         parts = []
         with self._at_rest(seed):
+            model = self._told()
             for part in slices(n, tracing.rows_for(self._example or {}, rows)):
                 fixed = {k: v[part].movedim(0, (plates or {}).get(k, 0)) for k, v in latents.items()}
                 c = {k: v[part] for k, v in given.items()}
-                trace = tracing.dream(self._told(), part.stop - part.start, fixed, c, self._seen())
+                trace = tracing.dream(model, part.stop - part.start, fixed, c, self._seen())
                 parts.append(self._data(trace, latents, mean))
         return _only({name: torch.cat([p[name] for p in parts]) for name in parts[0]})
 
@@ -477,8 +478,9 @@ class Variant(nn.Module):
         draw = getattr(self.guide, "draw_shared", None)
         if draw is None:
             return self.model
-        with torch.no_grad(), self.scope():
-            return poutine.replay(self.model, trace=poutine.trace(draw).get_trace())
+        with torch.no_grad(), self.scope(), poutine.block():  # whoever watches sees the model draw it
+            trace = poutine.trace(draw).get_trace()
+        return poutine.replay(self.model, trace=trace)
 
     def _seen(self) -> dict[str, Tensor] | None:
         """One datum of the last batch, on the device where the pair is now."""
@@ -626,8 +628,8 @@ class Variant(nn.Module):
         ready = self.prepare(batch)
         self.check_batch(ready, model=self.model, guide=self.guide)
         prior = checks.known("proposal", proposal, ["guide", "prior"]) == "prior"
-        guide = tracing.from_prior(self._told(), self.given) if prior else self.guide
         with self._still(seed):
+            guide = tracing.from_prior(self._told(), self.given) if prior else self.guide
             yield from tracing.terms(
                 self.model, guide, ready, particles, self.conditions, tracing.rows_for(ready, rows)
             )

@@ -596,7 +596,7 @@ def test_codes_on_a_sphere_are_shown_on_it(digits):
 
 
 def test_a_posterior_without_a_mean_is_shown_at_its_mode(digits):
-    pair = vae(posterior=pv.posteriors.Horseshoe)
+    pair = vae(prior=pv.priors.Horseshoe, posterior=pv.posteriors.Horseshoe)
     points = plot.latents(pair, digits.x).axes[0].collections[0].get_offsets()
     np.testing.assert_array_equal(points, pair.encode(x=digits.x)["z"].mode.numpy())
 

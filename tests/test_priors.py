@@ -101,7 +101,7 @@ THEIRS = {f.__name__: f for f in (logistic, exponential, simplex, program, choic
 POSTERIORS = {  # with a prior that suits each
     "BatchNormNormal": None,
     "DiagonalNormal": None,
-    "Horseshoe": None,
+    "Horseshoe": priors.Horseshoe,
     "PiecewiseNormal": None,
     "RectifiedNormal": priors.RectifiedNormal,
     "VonMisesFisher": priors.SphericalUniform,
@@ -458,6 +458,7 @@ def count():
             lambda: pv.hvae(4, latents=(3, 3), posterior=(pv.posteriors.Horseshoe, None)),
             r"^posterior: expected two diagonal normals",
         ),
+        (lambda: make("vae", None, pv.posteriors.Horseshoe), r"^posterior: z: Horseshoe has tails under which"),
         (lambda: pv.hvae(4, latents=(3, 3), prior=(None,)), r"^prior: expected one .*, or one for each of 2, found 1"),
         (lambda: pv.dag_vae(4, prior={"z9": priors.Laplace}), r"^prior: unknown 'z9', expected one of z1, z2, z3"),
         (lambda: priors.Mixture(3, components=0), r"^components: expected a whole number of at least 1, found 0"),
@@ -542,7 +543,7 @@ def test_what_cannot_be_fitted_to_codes(prior, options, message):
 def test_what_all_data_share_is_refused_where_it_has_no_place():
     pair = make("vae", Shared)
     x = pair.sample(6, seed=0)
-    with pytest.raises(ValueError, match=r"IWAE: the site 'prior\.scale' is shared by all data"):
+    with pytest.raises(ValueError, match=r"prior\.scale: shared by all data"):
         pv.fit(pair, x, objective=pv.infer.IWAE(3), epochs=1, progress=False)
     with pytest.raises(ValueError, match=r"^variant: its prior has sites that all data share"):
         pv.audit(pair, x, n=1, steps=1, draws=0)
@@ -572,3 +573,170 @@ def test_each_particle_draws_what_all_data_share():
         direct = [Trace_ELBO().loss(pair.model, pair.guide, x=x) for _ in range(60)]
         error = (np.var(losses) / 60 + np.var(direct) / 60) ** 0.5
         assert abs(np.mean(losses) - np.mean(direct)) < 4 * error
+
+
+@pytest.mark.parametrize("prior", [priors.Hierarchical, OURS["Vamp"], Shared])
+def test_a_pair_is_built_without_a_trace(prior):
+    """Neither Pyro's global store nor torch's generator know of the trials."""
+    pyro.clear_param_store()
+    make("vae", prior)
+    assert not list(pyro.get_param_store().keys())
+    torch.manual_seed(0)
+    make("vae")
+    plain = torch.get_rng_state()
+    torch.manual_seed(0)
+    pv.vae(SHAPE, latent=3, prior=priors.Laplace)
+    assert torch.equal(plain, torch.get_rng_state())
+
+
+def test_what_all_data_share_stands_in_no_plate():
+    pair = make("vae", Shared)
+    x = pair.sample(6, seed=0)
+    for objective in (Trace_ELBO(2, vectorize_particles=True, max_plate_nesting=1), pv.infer.AnalyticKL(2)):
+        with pytest.raises(ValueError, match=r"prior\.\w+: shared by all data, and cannot stand in a plate"):
+            pv.fit(pair, x, objective=objective, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=r"^objective: TraceMeanField_ELBO leaves out"):
+        pv.fit(pair, x, objective=pyro.infer.TraceMeanField_ELBO(), epochs=1, progress=False)
+    bare = pv.Variant(pair.model, pair.guide.guide)
+    with pytest.raises(ValueError, match=r"^guide: lacks the sites \['prior\.scale', 'prior\.loc'\] of the model"):
+        bare.elbo(x=x)
+
+
+def test_draws_under_what_all_data_share_depend_on_the_seed_alone():
+    pair = make("vae", Shared)
+    x = pair.sample(6, seed=0)
+    assert torch.equal(
+        pair.sample(8, seed=1, mean=True, rows=3).shape and pair.sample(8, seed=1), pair.sample(8, seed=1)
+    )
+    before = torch.get_rng_state()
+    one, two = (pair.log_likelihood(x=x, particles=3, proposal="prior", seed=0) for _ in range(2))
+    assert torch.equal(one, two)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_weight_by_name_is_of_both_programs():
+    pair = make("vae", Shared)
+    x = pair.sample(6, seed=0)
+    sites = tracing.latent_sites(pyro.poutine.trace(pair.model).get_trace(x=x))
+    names = [*sites, "prior.scale", "prior.loc"]
+    losses = []
+    for weight in (2.0, dict.fromkeys(names, 2.0)):
+        torch.manual_seed(3)
+        losses.append(Trace_ELBO().loss(*pair.trained(pv.temper(weight)), x=x))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class Parametric(PyroModule):
+    def __init__(self, start):
+        super().__init__()
+        self.scale = pyro.nn.PyroParam(torch.tensor(start), dist.constraints.positive)
+
+    def forward(self):
+        return dist.Normal(torch.zeros(3), self.scale).to_event(1)
+
+
+def test_pairs_share_no_parameters():
+    """Pyro's global store would hand the first prior's parameters to the second."""
+    first, second = (pv.vae(SHAPE, latent=3, prior=Parametric(start)) for start in (1.0, 5.0))
+    assert not {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
+    assert float(second.model.prior.scale.detach()) == pytest.approx(5.0)
+    scales = [pair.model.prior().stddev.mean().item() for pair in (first, second)]
+    assert scales == pytest.approx([1.0, 5.0])
+
+
+def test_a_setting_of_a_prior_is_no_condition():
+    def shifted(shift=1.5):
+        return dist.Normal(torch.full((3,), shift), 1.0).to_event(1)
+
+    pair = make("cvae", shifted)
+    z = pair.latent_sites(c=torch.tensor([2]))["z"]
+    torch.testing.assert_close(z.mean[0], torch.full((3,), 1.5))
+
+
+def test_the_rest_of_a_pair_rests_while_its_prior_is_fitted():
+    encoder = torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.Dropout(0.5),
+        torch.nn.Linear(8, 6),
+    )
+    torch.manual_seed(0)
+    pair = pv.vae(SHAPE, latent=3, encoder=encoder)
+    x = pair.sample(40, seed=0)
+    pv.fit(pair, x, epochs=1, progress=False)
+    pair = pv.Variant(pair.model, pair.guide)
+    pair.recipe = pv.vae(SHAPE, latent=3, encoder=encoder).recipe
+    new = pv.fit_prior(pair, x, OURS["Flow"], epochs=2, progress=False)
+    old = pair.guide.state_dict()
+    assert all(torch.equal(value, old[name]) for name, value in new.guide.state_dict().items())
+    assert new.train().guide.training
+    assert all(module.training for module in new.modules())
+
+
+def test_a_weight_on_the_kl_is_left_out_where_a_prior_is_fitted():
+    torch.manual_seed(0)
+    pair = pv.beta_vae(SHAPE, beta=0.0, latent=3)
+    new = pv.fit_prior(pair, pair.sample(40, seed=0), priors.Normal, epochs=3, lr=0.1, progress=False)
+    assert float(new.model.prior.s.detach().abs().max()) > 0.05
+    assert new.handler is not None
+
+
+def test_a_vamp_prior_may_stand_on_data_afterwards():
+    pair = make("vae")
+    x = pair.sample(20, seed=0)
+    new = pv.fit_prior(pair, x, partial(priors.Vamp, pseudo_inputs=5, trainable=False), progress=False)
+    assert all(any(torch.equal(u, row) for row in x) for u in new.model.prior.u)
+
+
+def test_a_mixture_needs_codes_that_differ():
+    with pytest.raises(ValueError, match=r"^codes: expected at least 5 that differ, found 3"):
+        priors.Mixture(2, components=5).initialise(torch.eye(3)[:, :2].repeat(4, 1))
+
+
+def lognormal():
+    return dist.LogNormal(torch.zeros(3), 1.0).to_event(1)
+
+
+def box():
+    return dist.Uniform(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0])).to_event(1)
+
+
+@pytest.mark.parametrize("prior", [lognormal, box, simplex])
+def test_a_traversal_stays_inside(prior):
+    pair = make("vae", prior)
+    x = pair.sample(1, seed=0)
+    assert torch.isfinite(pair.traverse("z", [0, 1], (-3, 0, 0.5, 3), x=x)).all()
+
+
+def fails():
+    return 1 / 0
+
+
+def pairs():
+    return dist.Normal(torch.zeros(2, 3), 1.0).to_event(1)
+
+
+def named_like_the_code():
+    return dist.Normal(torch.zeros(3), 1 + pyro.sample("z", dist.Gamma(1.0, 1.0)).unsqueeze(-1)).to_event(1)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: make("vae", fails), r"^prior: ZeroDivisionError: division by zero$"),
+        (lambda: make("vae", priors.Conditional), r"^prior: TypeError: .*missing 2 required .*'net' and 'inside'$"),
+        (lambda: make("vae", pairs), r"^prior: .*2 vs 7|^prior: expected .* found batch \(2,\)"),
+        (lambda: make("vae", named_like_the_code), r"^prior: .*'z'; each site has a name of its own"),
+        (lambda: make("dag_vae", dict.fromkeys(("z3", "z1"), priors.Hierarchical)), r"^prior: .*'u'; each site has"),
+        (lambda: make("vae", logistic()), r"^prior: expected a class .*; write lambda: \.\.\. around it"),
+        (
+            lambda: pv.hvae(SHAPE, latents=(3, 3), prior=(Shared(), None)),
+            r"^prior\[0\]: has sites of its own, which below the top needs guide='bottom-up'",
+        ),
+    ],
+)
+def test_a_prior_that_fails_is_told_in_one_line(build, message):
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)

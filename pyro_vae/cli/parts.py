@@ -55,7 +55,7 @@ def _try(words: str, schedule: Callable[..., Any]) -> None:
 def choices(option: str) -> dict[str, Any]:
     """The classes that an option may name, by name."""
     if option == "objective":
-        return _named(*OBJECTIVES) | _named(infer, "FreeBits IWAE")
+        return _named(*OBJECTIVES) | _named(infer, "AnalyticKL FreeBits IWAE")
     if option == "temper":
         return _named(infer, "Cyclical WarmUp")
     if option == "lr_schedule":

@@ -89,11 +89,12 @@ class AnalyticKL(Trace_ELBO):
                 raise NotImplementedError
             return torch.as_tensor(kl_divergence(posterior, prior))
         except NotImplementedError:
-            if not (_jumps(posterior) or _jumps(prior)):
+            if not (families.jumps(posterior) or families.jumps(prior)):
                 return None
         pair = f"the KL of {families.family(posterior)} from {families.family(prior)} in closed form"
         # pathwise draws would be biased there too
-        use = "pyro.infer.Trace_ELBO" + ("" if _jumps(posterior) else " and draw from it under `has_rsample_(False)`")
+        use = "pyro.infer.Trace_ELBO"
+        use += "" if families.jumps(posterior) else " and draw from it under `has_rsample_(False)`"
         raise self._error(name, f"needs {pair}, {obstacle or 'and there is none'}; use {use}")
 
     def _error(self, name: str, what: str) -> ValueError:
@@ -104,7 +105,7 @@ class _Pathwise(Messenger):
     """Distributions whose density jumps are drawn pathwise; those of the user stay as they are."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        if _jumps(msg["fn"]) and not msg["is_observed"]:
+        if families.jumps(msg["fn"]) and not msg["is_observed"]:
             msg["fn"] = _pathwise(msg["fn"])
 
 
@@ -114,10 +115,6 @@ def _pathwise(distribution: Any) -> Any:
         new.base_dist = _pathwise(new.base_dist)
         return new
     return new.has_rsample_(True)
-
-
-def _jumps(distribution: Any) -> bool:
-    return getattr(families.base(distribution), "closed_form", False)
 
 
 def data_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Any:

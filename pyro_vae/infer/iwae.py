@@ -4,7 +4,7 @@ from typing import Any
 
 from pyro.infer import RenyiELBO
 
-from pyro_vae import checks
+from pyro_vae import checks, families
 from pyro_vae.tracing import is_local, latent_sites, shared_sites
 
 
@@ -43,8 +43,8 @@ class IWAE(RenyiELBO):
             if not is_local(site):
                 raise ValueError(f"IWAE: the site {name!r} stands outside the data plate and has no weight per datum")
             if not site["fn"].has_rsample:
+                use = "pv.infer.AnalyticKL" if families.jumps(site["fn"]) else "pyro.infer.TraceEnum_ELBO"
                 raise ValueError(
-                    f"IWAE: the site {name!r} has no reparameterised gradient, and its own would be lost; use "
-                    "pyro.infer.TraceEnum_ELBO"
+                    f"IWAE: the site {name!r} has no reparameterised gradient, and its own would be lost; use {use}"
                 )
         return model_trace, guide_trace

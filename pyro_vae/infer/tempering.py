@@ -149,11 +149,14 @@ class temper(Messenger):  # named as Pyro names its handlers
     def _pyro_sample(self, msg: Any) -> None:
         if type(msg["fn"]).__name__ in ("_Subsample", "Unit") or msg["infer"].get("_deterministic"):
             return
-        self._seen.add(msg["name"])
+        name = msg["name"]
+        if msg["infer"].get("is_auxiliary"):  # the half of an automatic guide's site that has its density
+            name = name.removesuffix("_unconstrained")
+        self._seen.add(name)
         if msg["is_observed"]:
             self._observes = True
         else:
-            msg["scale"] = msg["scale"] * self[msg["name"]]
+            msg["scale"] = msg["scale"] * self[name]
 
     def _pyro_post_sample(self, msg: Any) -> None:
         # the model meets a site that the guide enumerated with the guide's own `infer`, marked here before

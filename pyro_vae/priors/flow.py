@@ -63,7 +63,7 @@ class Flow(nn.Module):
 
     def forward(self, *conditions: Tensor) -> dist.Distribution:
         """The distribution of one code, which no condition changes."""
-        return _Flow(self.net())
+        return NormalizingFlow(self.net())
 
 
 class Autoregressive(nn.Module):
@@ -110,20 +110,23 @@ class Autoregressive(nn.Module):
         return dist.MixtureSameFamily(dist.Categorical(logits=logits), parts)
 
 
-class _Flow(ZukoToPyro):
-    """With a support, and draws without gradients."""
+class NormalizingFlow(ZukoToPyro):
+    """Zuko's, with a support, and with draws without gradients."""
 
     support: ClassVar = constraints.real_vector
     arg_constraints: ClassVar = {}
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws, without gradients."""
         return self.dist.sample(torch.Size(sample_shape))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws, with gradients to the flow."""
         return self.dist.rsample(torch.Size(sample_shape))
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_Flow":
-        return _Flow(self.dist.expand(torch.Size(batch_shape)))
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "NormalizingFlow":
+        """The same, more often."""
+        return NormalizingFlow(self.dist.expand(torch.Size(batch_shape)))
 
 
 def _vector(latent: Sequence[int] | int) -> tuple[int, ...]:

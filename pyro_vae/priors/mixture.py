@@ -55,11 +55,16 @@ class Mixture(nn.Module):
                 f"codes: expected at least {self.components} of shape ({wanted}), found {tuple(codes.shape)}"
             )
         rows = codes.detach().flatten(1).double().cpu()
+        distinct = len(rows.unique(dim=0))
+        if distinct < self.components:
+            raise ValueError(f"codes: expected at least {self.components} that differ, found {distinct}")
         found = torch.as_tensor(KMeans(self.components, n_init=1, random_state=seed).fit_predict(rows.numpy()))
         for k in range(self.components):
             part = rows[found == k]
             # of one code alone there is no deviation: the common one of all is divided among the components
-            spread = part.std(0) if len(part) > 1 else rows.std(0) / self.components ** (1 / rows.shape[1])
+            spread = (
+                part.std(0) if len(part) > 1 else rows.std(0, correction=0) / self.components ** (1 / rows.shape[1])
+            )
             self.loc[k] = part.mean(0).reshape(self.latent).to(self.loc)
             self.s[k] = spread.clamp(min=1e-2).log().reshape(self.latent).to(self.s)
             self.logits[k] = len(part) / len(rows)
@@ -132,5 +137,7 @@ class Vamp(nn.Module):
         if x.shape[1:] != self.u.shape[1:] or len(x) < len(self.u):
             wanted = ", ".join(map(str, self.data_shape))
             raise ValueError(f"x: expected at least {len(self.u)} of shape ({wanted}), found {tuple(x.shape)}")
+        if not x.isfinite().all():
+            raise ValueError("x: holds NaN or infinite values, which no posterior reads")
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: len(self.u)]
         self.u.copy_(x[chosen.to(x.device)])

@@ -113,13 +113,16 @@ class Sampled(nn.Module):
     torch.Size([5, 9])
     """
 
+    like: Tensor
+
     def __init__(self, latent: Sequence[int] | int, sampler: Callable[[int], Tensor]) -> None:
         super().__init__()
         self.latent, self.sampler = checks.latent(latent), sampler
+        self.register_buffer("like", torch.zeros(()), persistent=False)
         found = tuple(sampler(3).shape)
         if found != (3, *self.latent):
             raise ValueError(f"sampler: expected draws of shape {(3, *self.latent)} for n=3, found {found}")
 
     def forward(self, *conditions: Tensor) -> dist.Distribution:
         """The distribution of one code, which no condition changes."""
-        return distributions.Sampled(self.sampler, self.latent)
+        return distributions.Sampled(lambda n: self.sampler(n).to(self.like), self.latent)

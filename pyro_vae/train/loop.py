@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
-from pyro.infer import ELBO, TraceEnum_ELBO
+from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
@@ -123,6 +123,10 @@ def fit(
     held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
     if objective is None:
         objective = _suited(variant, data)
+    if getattr(variant.guide, "shared", None) is not None and isinstance(objective, TraceMeanField_ELBO):
+        raise ValueError(
+            "objective: TraceMeanField_ELBO leaves out the Jacobian of what all data share; use pv.infer.AnalyticKL"
+        )
     handler = minibatch(data.size) if hasattr(variant.guide, "draw_shared") else None
     stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler)
     _check_schedules(tempers, epochs)
@@ -187,7 +191,7 @@ def _suited(variant: Variant, data: Batches) -> ELBO | None:
     if variant.labels:  # those that are missing are summed over
         return TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
     codes = [site["fn"] for trace in traces for site in tracing.latent_sites(trace).values()]
-    jumps = any(getattr(families.base(fn), "closed_form", False) for fn in codes)
+    jumps = any(families.jumps(fn) for fn in codes)
     return AnalyticKL(max_plate_nesting=nesting) if jumps else None
 
 
