@@ -740,3 +740,18 @@ def test_a_prior_that_fails_is_told_in_one_line(build, message):
     with pytest.raises((TypeError, ValueError), match=message) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+def test_an_audit_of_codes_that_nuts_cannot_walk_over():
+    pair = make("vae", priors.SphericalUniform)
+    x = pair.sample(2, seed=0)
+    with pytest.raises(ValueError, match=r"^audit: datum 0: draws: NUTS cannot walk over such codes .*; use draws=0$"):
+        pv.audit(pair, x, n=1, steps=2, particles=2, draws=20, warmup=2)
+    assert len(pv.audit(pair, x, n=1, steps=2, particles=2, draws=0).rows) == 1
+
+
+@pytest.mark.parametrize("variant", ["vae", "cvae", "ladder"])
+def test_a_picture_of_a_prior_with_shared_sites(variant):
+    pair = make(variant, Shared)
+    batch = batch_of(pair, 20)
+    pv.plot.plt.close(pv.plot.prior(pair, batch))

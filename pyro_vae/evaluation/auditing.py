@@ -86,7 +86,11 @@ def audit(
         one = {name: value[i : i + 1] for name, value in batch.items()}
         with _named(i):
             found = _compared(pair, one, particles, steps, lr, derived(seed, i))
-            sampled = chain(pair, one, draws, warmup, derived(seed, i, 2)) if sites else None
+            try:
+                sampled = chain(pair, one, draws, warmup, derived(seed, i, 2)) if sites else None
+            except NotImplementedError as error:  # of a support that no bijection leads to
+                what = " ".join(str(error).split("Trace Shapes:")[0].split())
+                raise ValueError(f"draws: NUTS cannot walk over such codes ({what}); use draws=0") from None
         rows.append(_datum(*found, sampled))
     return Audit(tuple(rows), particles, steps, draws, silent)
 
