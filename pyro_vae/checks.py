@@ -111,6 +111,11 @@ def known(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
+def zeros(like: Tensor, shapes: Iterable[tuple[int, ...]], n: int) -> list[Tensor]:
+    """n zeros of each shape, on which a part of a pair may be tried; of shape (), a class label, whole ones."""
+    return [like.new_zeros(n, *shape) if shape else like.new_zeros(n, dtype=torch.long) for shape in shapes]
+
+
 def net(name: str, module: Callable[..., Tensor], inside: Sequence[tuple[int, ...]], outside: tuple[int, ...]) -> None:
     """Run ``module`` once on zeros, one input for each shape in ``inside``, and compare the shape of what comes out.
 
@@ -119,7 +124,7 @@ def net(name: str, module: Callable[..., Tensor], inside: Sequence[tuple[int, ..
     states = [m for m in module.modules() if m.training] if isinstance(module, nn.Module) else []
     parameter = next(iter(module.parameters()), None) if isinstance(module, nn.Module) else None
     like = torch.empty(0) if parameter is None else parameter
-    examples = [like.new_zeros(2, *dims) if dims else like.new_zeros(2, dtype=torch.long) for dims in inside]
+    examples = zeros(like, inside, 2)
     told = " and ".join(f"({', '.join(('batch', *map(str, dims)))})" for dims in inside)
     try:
         for m in states:

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from pyro.nn.module import _Context
 from torch import Tensor, nn
 
-from pyro_vae import families, tracing
+from pyro_vae import checks, families, tracing
 from pyro_vae.guides import Amortised
 from pyro_vae.latents import PROBES, suited
 from pyro_vae.nets import MLP
@@ -35,8 +35,7 @@ def completed(model: nn.Module, guide: nn.Module, **given: tuple[int, ...]) -> n
     try:
         with torch.no_grad(), tracing.seeded(0), pyro.get_param_store().scope():
             like = next(model.parameters(), torch.zeros(()))
-            shapes = given.items()
-            zeros = {k: like.new_zeros(PROBES, *s) if s else like.new_zeros(PROBES).long() for k, s in shapes}
+            zeros = dict(zip(given, checks.zeros(like, given.values(), PROBES), strict=True))
             try:
                 drawn = poutine.trace(model).get_trace(n=PROBES, **zeros)
             except RuntimeError as error:  # of two priors with sites of one name

@@ -204,10 +204,8 @@ class GraphParts(Nets):
         self._graph, self._likelihoods = graph, each("likelihood", likelihood, graph.data)
         for part, built in self._likelihoods.items():
             checks.built_by(f"likelihood[{part!r}]" if isinstance(likelihood, Mapping) else "likelihood", built)
-        self._prior, self._posterior = (
-            _some("prior", prior, graph.latents),
-            _some("posterior", posterior, graph.latents),
-        )
+        self._prior = _some("prior", prior, graph.latents)
+        self._posterior = _some("posterior", posterior, graph.latents)
         for site, family in self._posterior.items():
             checks.built_by(f"posterior[{site!r}]" if isinstance(posterior, Mapping) else "posterior", family)
         if not isinstance(prior, Mapping):  # which stands at the roots

@@ -14,7 +14,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae import families, posteriors, tracing
+from pyro_vae import checks, families, posteriors, tracing
 from pyro_vae.posteriors import DiagonalNormal, Transformed
 from pyro_vae.story import Story
 
@@ -111,7 +111,7 @@ def has_sites(prior: Callable[..., Any], inside: Sequence[Shape]) -> bool:
 
 def _tried(prior: Callable[..., Any], inside: Sequence[Shape]) -> poutine.Trace:
     like = next(prior.parameters(), torch.zeros(())) if isinstance(prior, nn.Module) else torch.zeros(())
-    given = [like.new_zeros(PROBES, *shape) if shape else like.new_zeros(PROBES).long() for shape in inside]
+    given = checks.zeros(like, inside, PROBES)
     told = _Told(copy.deepcopy(prior) if isinstance(prior, PyroModule) else prior)  # a PyroModule is of one story only
     with torch.no_grad(), tracing.seeded(0), poutine.block(), pyro.get_param_store().scope():
         return poutine.trace(told).get_trace(*given)

@@ -695,7 +695,8 @@ class Variant(nn.Module):
             w = torch.linspace(0, 1, steps).to(a).reshape(-1, *[1] * a.dim())
             w = w.round() if name in discrete else w  # there is nothing between two classes
             lines[name] = (a + w * (last[name] - a)).flatten(0, 1)
-        lines = self._inside(lines, conditions)
+        supports = self._supports(conditions)
+        lines = {name: families.nearest(supports[name], line) for name, line in lines.items()}
         given = self.prepare_conditions(conditions, n)
         many: dict[str, Any] = {k: c.repeat(steps, *[1] * (c.dim() - 1)) for k, c in given.items()}
         return _unflatten(self.decode(lines, **many), (steps, n))
@@ -734,11 +735,11 @@ class Variant(nn.Module):
             del codes[name]
         conditions: dict[str, Any] = {k: v for k, v in batch.items() if k in self.given}
         many = {k: z.repeat(len(chosen), *[1] * (z.dim() - 1)) for k, z in codes.items()}
-        columns = []
+        columns, support = [], self._supports(conditions)[site]
         for value in values:
             moved = many[site].reshape(len(chosen), -1).clone()
             moved[range(len(chosen)), chosen] = value
-            codes = many | self._inside({site: moved.reshape(many[site].shape)}, conditions)
+            codes = many | {site: families.nearest(support, moved.reshape(many[site].shape))}
             columns.append(self.by_name(self.decode(codes, seed=seed, **conditions)))
         return _only({name: torch.stack([column[name] for column in columns], 1) for name in columns[0]})
 
@@ -788,11 +789,10 @@ class Variant(nn.Module):
         """
         return classes.probabilities(self, x, site, by, particles, seed, rows)
 
-    def _inside(self, codes: Mapping[str, Tensor], conditions: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Codes that were moved, each at the nearest place that its site can hold."""
+    def _supports(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
+        """What each latent site can hold."""
         first: dict[str, Any] = {k: torch.as_tensor(_rows(c))[:1] for k, c in conditions.items()}
-        found = self.latent_sites(**first)
-        return {name: families.nearest(found[name].support, z) for name, z in codes.items()}
+        return {name: fn.support for name, fn in self.latent_sites(**first).items()}
 
     def _codes(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], set[str]]:
         """The centres of the posteriors of a batch, and which of them are discrete."""

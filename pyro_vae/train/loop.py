@@ -123,11 +123,12 @@ def fit(
     held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
     if objective is None:
         objective = _suited(variant, data)
-    if getattr(variant.guide, "shared", None) is not None and isinstance(objective, TraceMeanField_ELBO):
+    shares = getattr(variant.guide, "shared", None) is not None
+    if shares and isinstance(objective, TraceMeanField_ELBO):
         raise ValueError(
             "objective: TraceMeanField_ELBO leaves out the Jacobian of what all data share; use pv.infer.AnalyticKL"
         )
-    handler = minibatch(data.size) if hasattr(variant.guide, "draw_shared") else None
+    handler = minibatch(data.size) if shares else None
     stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler)
     _check_schedules(tempers, epochs)
     run = Run(variant, seed, str(place or "as the data"))
