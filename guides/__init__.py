@@ -10,7 +10,8 @@ from pyro_vae.guides.bottom_up import BottomUpGuide
 from pyro_vae.guides.cvae import CVAEGuide
 from pyro_vae.guides.dag import DAGGuide
 from pyro_vae.guides.m2 import M2Guide
+from pyro_vae.guides.shared import SharedGuide
 from pyro_vae.guides.top_down import TopDownGuide
 from pyro_vae.guides.vae import VAEGuide
 
-__all__ = ["Amortised", "BottomUpGuide", "CVAEGuide", "DAGGuide", "M2Guide", "TopDownGuide", "VAEGuide"]
+__all__ = ["Amortised", "BottomUpGuide", "CVAEGuide", "DAGGuide", "M2Guide", "SharedGuide", "TopDownGuide", "VAEGuide"]

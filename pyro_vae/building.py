@@ -12,7 +12,7 @@ from torch import nn
 
 from pyro_vae import checks, families, likelihoods
 from pyro_vae.latents import built_prior, needs, of, suited
-from pyro_vae.nets import MLP, Conv, GatedMLP, Joined, OneHot
+from pyro_vae.nets import MLP, Conv, GatedMLP, Joined, OneHot, VariationalMLP
 from pyro_vae.nets.features import Features
 from pyro_vae.nets.joined import joint
 from pyro_vae.posteriors import Classifier, DiagonalNormal, encoder_shape, twice
@@ -63,9 +63,11 @@ class Nets:
         if not self._used and (self._net is not None or self._hidden is not None):
             raise ValueError("net, hidden: encoder and decoder are given, so that no net is built")
 
-    def _reading(self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...]) -> nn.Module:
+    def _reading(
+        self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...], build: Net | None = None
+    ) -> nn.Module:
         """A net that reads ``data``, the first of the parts, and what is laid beside them."""
-        build = self._suited(data)
+        build = build or self._suited(data)
         first = parts[0]
         shape = first.outside if isinstance(first, Features) else first
         if len(parts) == 1:
@@ -74,9 +76,11 @@ class Nets:
         image = len(shape) == 3 and not _flattens(build)
         return Joined(self._built(build, joint(parts, image=image), outside), parts, image=image)
 
-    def _telling(self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...]) -> nn.Module:
+    def _telling(
+        self, parts: list[Part], outside: tuple[int, ...], data: tuple[int, ...], build: Net | None = None
+    ) -> nn.Module:
         """A net from codes, and what is laid beside them, to ``outside``, which tells of ``data``."""
-        return self._outwards(self._suited(data), parts, outside)
+        return self._outwards(build or self._suited(data), parts, outside)
 
     def _leading(self, parts: list[Part], outside: tuple[int, ...]) -> nn.Module:
         """A net from codes to another code."""
@@ -115,8 +119,8 @@ class PairParts(Nets):
         posterior: Callable[..., nn.Module] | None,
         net: Net | None,
         hidden: Sequence[int] | None,
-        encoder: nn.Module | None,
-        decoder: nn.Module | None,
+        encoder: nn.Module | Net | None,
+        decoder: nn.Module | Net | None,
         given: Sequence[Condition] = (),
     ) -> None:
         self.data_shape = checks.shape("data_shape", data_shape)
@@ -124,6 +128,9 @@ class PairParts(Nets):
         checks.built_by("likelihood", likelihood)
         if posterior is not None:
             checks.built_by("posterior", posterior)
+        for name, given_net in (("encoder", encoder), ("decoder", decoder)):
+            if given_net is not None and not isinstance(given_net, nn.Module):
+                checks.built_by(name, given_net)
         self._likelihood, self._prior, self._posterior = likelihood, prior, posterior
         self._encoder, self._decoder, self._given = encoder, decoder, given
         super().__init__(net, hidden)
@@ -132,9 +139,9 @@ class PairParts(Nets):
     def posterior(self) -> nn.Module:
         """q(z | x, given), of an encoder of the user's or of a built one."""
         family, encoder = self._posterior or self._suited_posterior(), self._encoder
-        if encoder is None:
+        if not isinstance(encoder, nn.Module):
             parts = [self._data(), *(c.read() for c in self._given)]
-            encoder = self._reading(parts, encoder_shape(family, self.latent), self.data_shape)
+            encoder = self._reading(parts, encoder_shape(family, self.latent), self.data_shape, encoder)
         inside = [self.data_shape, *(c.shape for c in self._given)] if self._given else self.data_shape
         return family(encoder, inside, self.latent)
 
@@ -152,9 +159,9 @@ class PairParts(Nets):
     def likelihood(self) -> nn.Module:
         """p(x | z, given)."""
         code, decoder = (self.latent,), self._decoder
-        if decoder is None:
+        if not isinstance(decoder, nn.Module):
             outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
-            decoder = self._telling([code, *(c.read() for c in self._given)], outside, self.data_shape)
+            decoder = self._telling([code, *(c.read() for c in self._given)], outside, self.data_shape, decoder)
         latent = [code, *(c.shape for c in self._given)] if self._given else self.latent
         return self._likelihood(decoder, latent, self.data_shape)
 
@@ -212,4 +219,4 @@ def large(data_shape: tuple[int, ...]) -> bool:
 def _flattens(build: Net) -> bool:
     """Whether a net lays an image out as a vector before anything else."""
     built = build.func if isinstance(build, partial) else build
-    return inspect.isclass(built) and issubclass(built, MLP | GatedMLP)
+    return inspect.isclass(built) and issubclass(built, MLP | GatedMLP | VariationalMLP)

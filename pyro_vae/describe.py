@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pyro_vae import families, tracing
+from pyro_vae.story import SHARED
 
 if TYPE_CHECKING:
     from pyro_vae.variant import Variant
@@ -72,9 +73,10 @@ def _sites(pair: "Variant") -> list[str]:
         return []
     data = pair.data_names(trace)
     table = [("site", "role", "shape", "distribution")]
-    for name, site in tracing.sites(trace).items():
+    for name, site in {**tracing.shared_sites(trace), **tracing.sites(trace)}.items():
         roles = {"condition": pair.conditions, "label": pair.labels, "data": data}
-        role = next((role for role, names in roles.items() if name in names), "latent")
+        kind = "shared" if site["infer"].get(SHARED) else "latent"
+        role = next((role for role, names in roles.items() if name in names), kind)
         table.append((name, role, str(tuple(site["fn"].event_shape)), families.family(site["fn"])))
     widths = [max(len(row[i]) for row in table) for i in range(4)]
     return ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]

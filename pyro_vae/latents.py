@@ -16,7 +16,7 @@ from torch.distributions import constraints
 
 from pyro_vae import checks, families, posteriors, tracing
 from pyro_vae.posteriors import DiagonalNormal, Transformed
-from pyro_vae.story import Story
+from pyro_vae.story import Story, randoms
 
 Shape = tuple[int, ...]
 Builder = Callable[..., Any]
@@ -58,7 +58,7 @@ def built_prior(
         if "latent" in takes:
             built = prior(latent if len(latent) > 1 else latent[0], **made)
         whole = built if isinstance(built, nn.Module) and _arguments(built) >= len(inside) else Own(built)
-        found = of(whole, inside)
+        found = of(whole, inside, made.get("posterior"))
     except Exception as error:  # whatever a prior of the user's may raise
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{name}: {kind}{' '.join(str(error).split('Trace Shapes:')[0].split())}") from error
@@ -99,20 +99,24 @@ def _arguments(prior: Any) -> int:
     return sum(p.default in (p.empty, None) for p in by_position)  # any other default is a setting
 
 
-def of(prior: Callable[..., Any], inside: Sequence[Shape]) -> Any:
-    """The distribution of some codes, or of one that serves all, given zeros; its own sites are drawn and forgotten."""
-    return _tried(prior, inside).nodes["_RETURN"]["value"]
+def of(prior: Callable[..., Any], inside: Sequence[Shape], posterior: nn.Module | None = None) -> Any:
+    """The distribution of some codes, or of one that serves all, given zeros; its own sites are drawn and forgotten.
+
+    ``posterior`` is what the prior is made of, where it is; its networks may have random weights.
+    """
+    return _tried(prior, inside, posterior).nodes["_RETURN"]["value"]
 
 
 def has_sites(prior: Callable[..., Any], inside: Sequence[Shape]) -> bool:
     """Whether a prior draws sites of its own."""
-    return any(site["type"] == "sample" and name != "data" for name, site in _tried(prior, inside).nodes.items())
+    return bool(tracing.latent_sites(_tried(prior, inside)))
 
 
-def _tried(prior: Callable[..., Any], inside: Sequence[Shape]) -> poutine.Trace:
+def _tried(prior: Callable[..., Any], inside: Sequence[Shape], posterior: nn.Module | None = None) -> poutine.Trace:
     like = next(prior.parameters(), torch.zeros(())) if isinstance(prior, nn.Module) else torch.zeros(())
     given = checks.zeros(like, inside, PROBES)
     told = _Told(copy.deepcopy(prior) if isinstance(prior, PyroModule) else prior)  # a PyroModule is of one story only
+    told.of_guide = () if posterior is None else tuple(randoms(posterior, "guide"))
     with torch.no_grad(), tracing.seeded(0), poutine.block(), pyro.get_param_store().scope():
         return poutine.trace(told).get_trace(*given)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from pyro_vae import checks
 from pyro_vae.data import first
-from pyro_vae.guides import Amortised
+from pyro_vae.guides import Amortised, SharedGuide
 from pyro_vae.priors import Mixture, Vamp
 from pyro_vae.recipes import RECIPES
 from pyro_vae.tracing import filled, seeded
@@ -61,7 +61,9 @@ def fit_prior(
     new, tops = _with(variant, prior, seed)
     _start(new, tops, data, seed)
     guide: Any = new.guide
-    own = [guide.posteriors, guide.shared] if isinstance(guide, Amortised) else []
+    own = [guide.posteriors, getattr(guide.shared, "others", None)] if isinstance(guide, Amortised) else []
+    before = _posteriors(variant.guide)
+    own += [posterior for site, posterior in _posteriors(guide).items() if site not in before]
     moving: list[nn.Module] = [module for module in (*tops.values(), *own) if module is not None]
     if any(True for module in moving for _ in module.parameters()):
         with _resting(new, moving):
@@ -124,7 +126,16 @@ def _with(variant: Variant, prior: Any, seed: int) -> tuple[Variant, dict[str, n
         was, wanted = next((a, b) for a, b in zip(*kinds, strict=False) if a != b)
         raise ValueError(f"prior: the codes of this pair are drawn from {was}, and the prior is for those of {wanted}")
     guide.load_state_dict(old_guide.state_dict())
+    learned_shared, shared = _posteriors(variant.guide), _posteriors(new.guide)
+    for site in learned_shared.keys() & shared.keys():
+        shared[site].load_state_dict(learned_shared[site].state_dict())
     return new, tops
+
+
+def _posteriors(guide: Any) -> dict[str, nn.Module]:
+    """What layers with random weights have learned, by site."""
+    shared = getattr(guide, "shared", None)
+    return dict(zip(shared.sites, shared.posteriors, strict=True)) if isinstance(shared, SharedGuide) else {}
 
 
 def _tops(model: Any) -> dict[str, nn.Module]:

@@ -92,8 +92,8 @@ def vae(
     posterior: Callable[..., nn.Module] | None = None,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
-    encoder: nn.Module | None = None,
-    decoder: nn.Module | None = None,
+    encoder: nn.Module | Net | None = None,
+    decoder: nn.Module | Net | None = None,
 ) -> Variant:
     r"""p(x, z) = p(z) p(x | z),   by default p(z) = N(z; 0, I),   q(z | x) = N(z; loc(x), diag scale(x)^2)
 
@@ -111,11 +111,13 @@ def vae(
         net: builds encoder and decoder, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.
             By default convolutions for images of more than 1024 values, fully connected layers otherwise.
         hidden: widths of the hidden layers, from the data inwards; by default the net's own.
-        encoder: in place of a built one, a module from (batch, \*data_shape) to (batch, 2 * latent), or to what
+        encoder: what builds the encoder, where it is another ``net`` than the decoder's; or in place of a built one, a
+            module from (batch, \*data_shape) to (batch, 2 * latent), or to what
             :func:`pyro_vae.posteriors.encoder_shape` says of the posterior. A built one reads the features that the
             likelihood names, such as log(1 + x) of counts; one of yours reads the data.
-        decoder: in place of a built one, a module from (batch, latent) to (batch, \*data_shape), or to what
-            :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
+        decoder: likewise, what builds it, such as :class:`pyro_vae.nets.VariationalMLP`; or a module from
+            (batch, latent) to (batch, \*data_shape), or to what :func:`pyro_vae.likelihoods.decoder_shape` says of the
+            likelihood.
 
     Raises:
         ValueError: where an argument, or the output of a net of yours, has the wrong shape; where prior and posterior
@@ -165,8 +167,8 @@ def cvae(
     posterior: Callable[..., nn.Module] | None = None,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
-    encoder: nn.Module | None = None,
-    decoder: nn.Module | None = None,
+    encoder: nn.Module | Net | None = None,
+    decoder: nn.Module | Net | None = None,
 ) -> Variant:
     r"""p(x, z | c) = p(z | c) p(x | z, c),   q(z | x, c) = N(z; loc(x, c), diag scale(x, c)^2)
 
@@ -190,10 +192,12 @@ def cvae(
             :mod:`pyro_vae.nets`. Labels are read one-hot; conditions are laid beside the data, for a convolution as
             channels.
         hidden: widths of the hidden layers, from the data inwards; by default the net's own.
-        encoder: in place of a built one, a module that takes data (batch, \*data_shape) and conditions
-            (batch, \*condition_shape), labels as integers (batch,), to (batch, 2 * latent).
-        decoder: in place of a built one, a module that takes codes (batch, latent) and conditions to
-            (batch, \*data_shape), or to what :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
+        encoder: what builds it, where it is another ``net``; or in place of a built one, a module that takes data
+            (batch, \*data_shape) and conditions (batch, \*condition_shape), labels as integers (batch,), to (batch, 2
+            * latent).
+        decoder: likewise what builds it; or in place of a built one, a module that takes codes (batch, latent) and
+            conditions to (batch, \*data_shape), or to what :func:`pyro_vae.likelihoods.decoder_shape` says of the
+            likelihood.
 
     Raises:
         ValueError: where ``classes`` and ``condition_shape`` are both given, where an argument, or the output of a
@@ -228,8 +232,8 @@ def m2(
     posterior: Callable[..., nn.Module] | None = None,
     net: Net | None = None,
     hidden: Sequence[int] | None = None,
-    encoder: nn.Module | None = None,
-    decoder: nn.Module | None = None,
+    encoder: nn.Module | Net | None = None,
+    decoder: nn.Module | Net | None = None,
     classifier: nn.Module | None = None,
 ) -> Variant:
     r"""p(x, z, c) = p(c) p(z) p(x | z, c),   q(c, z | x) = q(c | x) N(z; loc(x, c), diag scale(x, c)^2)
@@ -249,10 +253,10 @@ def m2(
         likelihood, posterior: see :func:`cvae`.
         net: builds encoder, decoder and classifier, as ``net(inside, outside)``; a class of :mod:`pyro_vae.nets`.
         hidden: widths of the hidden layers, from the data inwards; by default the net's own.
-        encoder: in place of a built one, a module from data (batch, \*data_shape) and labels, integers (batch,), to
-            (batch, 2 * latent).
-        decoder: in place of a built one, a module from codes (batch, latent) and labels to (batch, \*data_shape), or
-            to what :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
+        encoder: what builds it, where it is another ``net``; or in place of a built one, a module from data (batch,
+            \*data_shape) and labels, integers (batch,), to (batch, 2 * latent).
+        decoder: likewise what builds it; or in place of a built one, a module from codes (batch, latent) and labels to
+            (batch, \*data_shape), or to what :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
         classifier: in place of a built one, a module from (batch, \*data_shape) to (batch, classes).
 
     Raises:

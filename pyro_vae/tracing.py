@@ -291,11 +291,13 @@ def check(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
     posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
     alone = [name for name in shared_sites(model_trace) if name not in shared_sites(guide_trace)]
     if alone:
-        raise ValueError(f"guide: lacks the sites {alone} of the model, which all data share; see guides.Amortised")
+        raise ValueError(f"guide: lacks the sites {alone} of the model, which all data share; see pv.completed")
     missing = [name for name in drawn if name not in posterior]
     if missing:
         raise ValueError(f"guide: lacks the latent sites {missing} of the model")
-    strangers = [n for n, s in posterior.items() if n not in drawn and not s["infer"].get("is_auxiliary")]
+    told = {**drawn, **shared_sites(model_trace)}
+    found = {**posterior, **shared_sites(guide_trace)}
+    strangers = [n for n, s in found.items() if n not in told and not s["infer"].get("is_auxiliary")]
     if strangers:
         raise ValueError(f"model: lacks the sites {strangers} that the guide draws")
     for name, site in {**posterior, **sites(model_trace)}.items():
@@ -333,8 +335,9 @@ def scored(
     codes: bool = False,
 ) -> Terms:
     """The terms of two traces: of ``particles`` in a plate at ``dim``, or (0) as copies of the ``size`` data."""
-    guide_trace.compute_log_prob()
-    model_trace.compute_log_prob()
+    shared = {**shared_sites(guide_trace), **shared_sites(model_trace)}  # which are in no term of a datum
+    for trace in (guide_trace, model_trace):
+        trace.compute_log_prob(lambda name, site: name not in shared)
     posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
     data = {n: s for n, s in sites(model_trace).items() if s["is_observed"] and n not in given}
 

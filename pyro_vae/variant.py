@@ -181,7 +181,22 @@ class Variant(nn.Module):
         return model, guide
 
     def __iter__(self) -> Iterator[Program]:
+        if self.shares:
+            raise ValueError(
+                "pair: draws what all data share, which counts once for all of them, and needs to know how many they "
+                "are: take pair.trained(pv.infer.minibatch(size)), or bare programs where each batch is all the data"
+            )
         return iter(self.trained())
+
+    @property
+    def shares(self) -> bool:
+        """Whether the pair draws anything that all data share, such as random weights."""
+        return getattr(self.guide, "shared", None) is not None
+
+    def draw_shared(self) -> poutine.Trace:
+        """One draw of what all data share, as the guide has learned it."""
+        draw: Any = getattr(self.guide, "draw_shared", lambda: None)
+        return poutine.trace(draw).get_trace()
 
     # ------------------------------------------------------------------ parameters and the store
 
@@ -475,11 +490,10 @@ class Variant(nn.Module):
 
     def _told(self) -> tracing.Program:
         """The model, with what all data share drawn as the guide has learned it."""
-        draw = getattr(self.guide, "draw_shared", None)
-        if draw is None:
+        if not self.shares:
             return self.model
         with torch.no_grad(), self.scope(), poutine.block():  # whoever watches sees the model draw it
-            trace = poutine.trace(draw).get_trace()
+            trace = self.draw_shared()
         return poutine.replay(self.model, trace=trace)
 
     def _seen(self) -> dict[str, Tensor] | None:

@@ -10,7 +10,6 @@ from torch.distributions import constraints
 
 from pyro_vae import families
 from pyro_vae.distributions.advised import Advised
-from pyro_vae.nets.features import columns
 
 
 class Row(Advised, TorchDistribution):
@@ -117,3 +116,10 @@ class _Cells(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         """Which rows are."""
         return torch.stack([part.check(columns(value, positions)).all(-1) for positions, part in self.parts]).all(0)
+
+
+def columns(x: Tensor, positions: Sequence[int]) -> Tensor:
+    """Some of the columns of rows."""
+    # by views and one stack: a list as an index would be copied to the device at every step
+    values = x.unbind(-1)
+    return torch.stack([values[i] for i in positions], -1)

@@ -67,8 +67,8 @@ def audit(
     (2, True)
     """
     checks.instance("variant", variant, Variant)
-    if getattr(variant.guide, "shared", None) is not None:
-        raise ValueError("variant: its prior has sites that all data share; an audit is of each datum alone")
+    if variant.shares:
+        raise ValueError("variant: has sites that all data share; an audit is of each datum alone")
     for name, value in (("n", n), ("particles", particles), ("steps", steps), ("warmup", warmup)):
         checks.positive_int(name, value)
     if particles < 2:

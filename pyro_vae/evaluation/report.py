@@ -10,6 +10,7 @@ import torch
 from pyro_vae import checks, tracing
 from pyro_vae.data import batches
 from pyro_vae.evaluation.information import mutual_information
+from pyro_vae.infer import shared_kl
 from pyro_vae.infer.activity import Activity, verdict
 from pyro_vae.tracing import Moments, Totals, seeded
 from pyro_vae.variant import Variant
@@ -22,7 +23,9 @@ class Report:
     ``elbo`` = ``reconstruction`` - sum of ``kl``, exactly: all three come from the same draws. So too
     ``aggregate_kl`` = ``rate`` - ``mutual_information``, and both are None where the pair has conditions or labels, or
     where the data are not the same at each pass; ``draws`` tells from how many codes they are. ``accuracy`` is the
-    share of ``labelled`` data whose class is the likeliest by the guide, None where there are none.
+    share of ``labelled`` data whose class is the likeliest by the guide, None where there are none. ``shared_kl`` is of
+    what all data share, such as random weights, once for all of them (None where there is nothing): bounds on log p(x)
+    are under q(theta) and leave it out.
     """
 
     elbo: float
@@ -41,6 +44,7 @@ class Report:
     draws: int
     accuracy: float | None = None
     labelled: int = 0
+    shared_kl: float | None = None
 
     @property
     def rate(self) -> float:
@@ -96,6 +100,8 @@ class Report:
             lines.append(f"KL of {site:9s} {kl:10.3f}{active}")
         if self.accuracy is not None:
             lines.append(f"accuracy        {self.accuracy:10.4f}  of {self.labelled} labelled data, by q(c | x)")
+        if self.shared_kl is not None:
+            lines.append(f"shared KL       {self.shared_kl:10.1f}  nats for all data together, in no figure above")
         lines.append(f"effective draws {self.effective_sample_size:10.1f}  of {self.particles}")
         lines.append(
             f"bits per dimension {self.bits_per_dimension:7.3f}  ({round(self.dimensions, 1):.10g} dimensions)"
@@ -123,8 +129,8 @@ def evaluate(
 
     rate = E_n KL(q(z | x_n) || p(z)) = I + KL(q(z) || p(z)),   q(z) = (1/N) sum_n q(z | x_n)
 
-    The bare pair on a data set, whatever it was trained under (what all data share is drawn by its posterior, and its
-    own KL, which is spent once for all, is in no figure); of a pair with conditions c the bounds are on
+    The bare pair on a data set, whatever it was trained under (what all data share is drawn by its posterior, anew with
+    each particle, so that log p(x) is that of the posterior predictive); of a pair with conditions c the bounds are on
     log p(x | c), of data with labels c on log p(x, c). ``standard_error`` is that of the mean of the
     estimates of log p(x) over the data (NaN for one datum); ``effective_sample_size`` lies between 1 and K
     and tells how well q covers the posterior; a unit is active where Var_x(E_q[u]) > 0.01. The mutual
@@ -202,5 +208,6 @@ def evaluate(
         mutual_information_error=information.error,
         draws=information.draws,
         accuracy=hits / labelled if labelled else None,
+        shared_kl=sum(shared_kl(variant, seed=seed).values()) if variant.shares else None,
         labelled=labelled,
     )

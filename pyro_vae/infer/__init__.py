@@ -6,6 +6,7 @@ from pyro_vae.infer.free_bits import FreeBits
 from pyro_vae.infer.iwae import IWAE
 from pyro_vae.infer.minibatches import minibatch
 from pyro_vae.infer.observing import observed
+from pyro_vae.infer.sharing import shared_kl
 from pyro_vae.infer.svi import SVI
 from pyro_vae.infer.tempering import Cyclical, WarmUp, temper
 
@@ -19,5 +20,6 @@ __all__ = [
     "WarmUp",
     "minibatch",
     "observed",
+    "shared_kl",
     "temper",
 ]

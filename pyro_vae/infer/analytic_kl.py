@@ -1,6 +1,7 @@
 """The ELBO with every KL that is known in closed form, and codes whose density jumps."""
 
 import copy
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -8,21 +9,23 @@ from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
-from pyro.infer.util import torch_item
+from pyro.infer.util import is_validation_enabled, torch_item
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_factor
+from pyro.poutine.util import prune_subsample_sites, site_is_factor
+from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_vae import checks, families
-from pyro_vae.tracing import Site, latent_sites
+from pyro_vae.tracing import Site, latent_sites, shared_sites
 
 
 class AnalyticKL(Trace_ELBO):
     r"""E_q[log p(x | z)] - sum_j KL(q(z_j | ...) || p(z_j | ...))
 
-    The ELBO. Each KL is the closed form where PyTorch knows one and the prior depends on nothing that the guide draws
-    later; else, as at z1 where a guide draws z2 from it, the estimate from the draws.
+    The ELBO, the z_j being codes and what all data share. Each KL is the closed form where PyTorch knows one and the
+    prior depends on nothing that the guide draws later; else, as at z1 where a guide draws z2 from it, the estimate
+    from the draws.
 
     A distribution with ``closed_form = True``, such as a rectified normal, can be drawn pathwise, but its density
     jumps, and pathwise gradients of an estimated KL are biased. Under other objectives such a code has the noisy
@@ -49,9 +52,20 @@ class AnalyticKL(Trace_ELBO):
         super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=nesting)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        model_trace, guide_trace = super()._get_trace(model, _Pathwise()(guide), args, kwargs)
+        # as Pyro does it, but that without validation densities are asked for only where a KL has no closed form
+        guide_trace = poutine.trace(_Pathwise()(guide)).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        if is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
+        guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
+        for trace in (model_trace, guide_trace) if is_validation_enabled() else ():
+            trace.compute_log_prob()
+            nodes: dict[str, Any] = dict(trace.nodes)
+            for site in nodes.values():
+                if site["type"] == "sample":
+                    check_site_shape(site, self.max_plate_nesting)
         factors = {name: site for name, site in guide_trace.nodes.items() if site_is_factor(site)}
-        for name, site in {**latent_sites(guide_trace), **factors}.items():
+        for name, site in {**latent_sites(guide_trace), **shared_sites(guide_trace), **factors}.items():
             if not site["fn"].has_rsample:
                 raise self._error(name, f"has no reparameterised gradient ({site['fn']})")
         return model_trace, guide_trace
@@ -60,15 +74,21 @@ class AnalyticKL(Trace_ELBO):
         """Minus the ELBO, summed over the batch."""
         (model_trace, guide_trace), *_ = self._get_traces(model, guide, args, kwargs)
         loss = torch.zeros(()) - data_terms(model_trace, guide_trace)
+        costs = self.costs(model_trace, guide_trace, latent_sites(guide_trace))
+        return (loss + sum(costs.values())) / self.num_particles
+
+    def costs(self, model_trace: Any, guide_trace: Any, codes: Mapping[str, Site]) -> dict[str, Any]:
+        """The KLs of ``codes`` and of what all data share, each summed over the batch, or an estimate of it."""
         obstacles = why_estimated(model_trace, guide_trace)
-        for name, q in latent_sites(guide_trace).items():
+        found: dict[str, Any] = {}
+        for name, q in {**codes, **shared_sites(guide_trace)}.items():
             p = model_trace.nodes.get(name)
             kl = self._closed(name, q["fn"], p and p["fn"], obstacles[name])
             if kl is not None:
-                loss = loss + scale_and_mask(kl.expand(q["fn"].batch_shape), q["scale"], q["mask"]).sum()
+                found[name] = scale_and_mask(kl.expand(q["fn"].batch_shape), q["scale"], q["mask"]).sum()
             else:
-                loss = loss + q["log_prob_sum"] - (p["log_prob_sum"] if p else 0.0)
-        return loss / self.num_particles
+                found[name] = log_prob_sum(guide_trace, [name]) - (log_prob_sum(model_trace, [name]) if p else 0.0)
+        return found
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Minus the ELBO, summed over the batch."""
@@ -118,20 +138,24 @@ def _pathwise(distribution: Any) -> Any:
 
 
 def data_terms(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Any:
-    """The terms of the ELBO that belong to no code: data, and factors of either program."""
-    drawn = latent_sites(guide_trace)
+    """The terms of the ELBO that belong to nothing that the guide draws: data, and factors of either program."""
+    drawn = {**latent_sites(guide_trace), **shared_sites(guide_trace)}
 
-    def total(trace: poutine.Trace) -> Any:
-        nodes: dict[str, Any] = dict(trace.nodes)
-        return sum(s["log_prob_sum"] for n, s in nodes.items() if s["type"] == "sample" and n not in drawn)
+    model_names, guide_names = ([n for n in trace.nodes if n not in drawn] for trace in (model_trace, guide_trace))
+    return log_prob_sum(model_trace, model_names) - log_prob_sum(guide_trace, guide_names)
 
-    return total(model_trace) - total(guide_trace)
+
+def log_prob_sum(trace: poutine.Trace, names: Collection[str]) -> Any:
+    """The log density of some sites, weighed as they are, summed over all of them."""
+    trace.compute_log_prob(site_filter=lambda name, site: name in names)
+    nodes: dict[str, Any] = dict(trace.nodes)
+    return sum(nodes[name]["log_prob_sum"] for name in names if nodes[name]["type"] == "sample")
 
 
 def why_estimated(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dict[str, str]:
     """For each latent site why its KL has no closed form whatever the distributions are; "" where it may have one."""
     found = {}
-    drawn = latent_sites(guide_trace)
+    drawn = {**shared_sites(guide_trace), **latent_sites(guide_trace)}
     above = [name for name in model_trace.nodes if name in drawn]
     for i, (name, q) in enumerate(drawn.items()):
         found[name] = ""

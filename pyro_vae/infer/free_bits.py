@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from pyro.infer.util import torch_item
 from torch import Tensor
 from torch.distributions import Independent
@@ -76,7 +75,8 @@ class FreeBits(AnalyticKL):
 
     def _loss(self, model: Any, guide: Any, args: Any, kwargs: Any, *, free: bool) -> Tensor:
         (model_trace, guide_trace), *_ = self._get_traces(model, guide, args, kwargs)
-        loss = (torch.zeros(()) - data_terms(model_trace, guide_trace)) / self.num_particles
+        shared = self.costs(model_trace, guide_trace, {})
+        loss = (sum(shared.values()) - data_terms(model_trace, guide_trace)) / self.num_particles
         obstacles = why_estimated(model_trace, guide_trace)
         for name, site in latent_sites(guide_trace).items():
             kl = self._kl(name, site, model_trace.nodes[name], obstacles[name])  # (*batch, groups)

@@ -13,7 +13,7 @@ class minibatch(Messenger):  # a context, as handlers are
 
     What all N data share counts once for all of them: in a batch B it is weighed by the share of the data that the
     batch is, so that an epoch adds up to the ELBO of the data set. :func:`pyro_vae.fit` applies it where a pair has
-    such sites, a prior with attributes that are :class:`pyro.nn.PyroSample`.
+    such sites: random weights, or a prior with attributes that are :class:`pyro.nn.PyroSample`.
 
     Args:
         size: N, how many data there are.
@@ -30,10 +30,14 @@ class minibatch(Messenger):  # a context, as handlers are
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = checks.positive_int("size", size)
-        self.batch = size  # how many data there are in the batch that is at hand
+        self.batch: int | None = None  # how many data there are in the batch that is at hand
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["infer"].get(SHARED):
+            if self.batch is None:
+                raise ValueError(
+                    "minibatch: how many data are at hand is not known; take variant.trained(minibatch(size))"
+                )
             msg["scale"] = msg["scale"] * (self.batch / self.size)
 
     def __repr__(self) -> str:

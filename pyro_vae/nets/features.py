@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.checks import positive_int, shape
+from pyro_vae.distributions.row import columns
 
 
 class Features(nn.Module):
@@ -158,13 +159,6 @@ class ByColumn(Features):
         """The features of each row."""
         taken = zip(self.parts, self.positions, strict=True)
         return torch.cat([part(columns(x, positions)) for part, positions in taken], -1)
-
-
-def columns(x: Tensor, positions: Sequence[int]) -> Tensor:
-    """Some of the columns of rows."""
-    # by views and one stack: a list as an index would be copied to the device at every step
-    values = x.unbind(-1)
-    return torch.stack([values[i] for i in positions], -1)
 
 
 def _numbers(name: str, value: Any, inside: tuple[int, ...]) -> Tensor:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from pyro_vae import checks, families, tracing
 from pyro_vae.data import Batches, batches
 from pyro_vae.data.feed import derived
-from pyro_vae.infer import SVI, AnalyticKL, minibatch
+from pyro_vae.infer import SVI, AnalyticKL, minibatch, shared_kl
 from pyro_vae.infer import temper as Temper  # the argument of fit has its name
 from pyro_vae.infer.activity import ADVICE, Activity, code_terms, collapsed
 from pyro_vae.infer.diagnosis import diagnose
@@ -82,7 +82,8 @@ def fit(
         objective: a :class:`pyro.infer.ELBO` (:class:`pyro_vae.FreeBits`, :class:`pyro_vae.infer.IWAE`,
             particles, ...), or a stepper, which brings its own optimiser. By default ``Trace_ELBO``; for a pair
             with labels ``TraceEnum_ELBO``, which sums over those that are missing; for codes whose density jumps
-            (:class:`pyro_vae.distributions.RectifiedNormal`) :class:`pyro_vae.infer.AnalyticKL`.
+            (:class:`pyro_vae.distributions.RectifiedNormal`), and for random weights,
+            :class:`pyro_vae.infer.AnalyticKL`.
         temper: weight of the KL while training, on top of the variant's own: :class:`pyro_vae.temper`, or
             what it takes, such as ``pv.infer.WarmUp(epochs=10)``.
         lr_schedule: ``optimizer -> torch LRScheduler``, stepped after each epoch; one that waits for a plateau
@@ -123,12 +124,11 @@ def fit(
     held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
     if objective is None:
         objective = _suited(variant, data)
-    shares = getattr(variant.guide, "shared", None) is not None
-    if shares and isinstance(objective, TraceMeanField_ELBO):
+    if variant.shares and isinstance(objective, TraceMeanField_ELBO):
         raise ValueError(
             "objective: TraceMeanField_ELBO leaves out the Jacobian of what all data share; use pv.infer.AnalyticKL"
         )
-    handler = minibatch(data.size) if shares else None
+    handler = minibatch(data.size) if variant.shares else None
     stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler)
     _check_schedules(tempers, epochs)
     run = Run(variant, seed, str(place or "as the data"))
@@ -151,6 +151,8 @@ def fit(
                 **_weights(tempers),
             }
             terms, activity = _terms(variant, data, seed, epoch)
+            if variant.shares:
+                row["shared_kl"] = sum(shared_kl(variant, draws=1, seed=derived(seed)).values()) / data.size
             row |= terms | {f"active_{site}": found.active for site, found in activity.items()}
             if held_out is not None:
                 row["validation_elbo"] = _elbo(variant, held_out, seed, epoch)
@@ -192,8 +194,11 @@ def _suited(variant: Variant, data: Batches) -> ELBO | None:
     if variant.labels:  # those that are missing are summed over
         return TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
     codes = [site["fn"] for trace in traces for site in tracing.latent_sites(trace).values()]
-    jumps = any(families.jumps(fn) for fn in codes)
-    return AnalyticKL(max_plate_nesting=nesting) if jumps else None
+    # of thousands of weights an estimate would be mostly noise
+    drawn = [site["fn"] for site in tracing.latent_sites(traces[0]).values()]
+    pathwise = all(fn.has_rsample or families.jumps(fn) for fn in drawn)
+    analytic = (variant.shares and pathwise) or any(families.jumps(fn) for fn in codes)
+    return AnalyticKL(max_plate_nesting=nesting) if analytic else None
 
 
 def _stepper(
@@ -231,7 +236,14 @@ def _stepper(
     # the weights that a stepper brings move with the epoch too
     programs: list[Any] = [getattr(objective, role, None) for role in ("model", "guide")]
     handlers = itertools.chain.from_iterable(tracing.handlers(p) for p in programs)
-    tempers += [h for h in dict.fromkeys(handlers) if isinstance(h, Temper) and h not in tempers]
+    around = list(dict.fromkeys(handlers))
+    tempers += [h for h in around if isinstance(h, Temper) and h not in tempers]
+    sizes = [h.size for h in around if isinstance(h, minibatch)]
+    if batches is not None and programs[0] is not None and sizes != [batches.size]:
+        raise ValueError(
+            f"objective: the pair draws what all data share, of which there are {batches.size}; expected a stepper of "
+            f"variant.trained(pv.infer.minibatch({batches.size})), found minibatch of {sizes or 'no size'}"
+        )
     own = (
         {id(p) for p in nn.Module.parameters(variant)} if isinstance(objective, SVI) and objective.parameters else set()
     )
