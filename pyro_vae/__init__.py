@@ -17,10 +17,13 @@ if not (Path(__file__).parent / "models").is_dir():  # a checkout: models/ and g
 if TYPE_CHECKING:
     from pyro_vae import data, distributions, guides, infer, likelihoods, models, nets, plot, posteriors, priors
     from pyro_vae.comparison import compare
-    from pyro_vae.evaluation import audit, collapse_report, evaluate
+    from pyro_vae.completing import automatic, completed
+    from pyro_vae.evaluation import audit, collapse_report, evaluate, weight_information, weights_report
     from pyro_vae.infer import FreeBits, temper
     from pyro_vae.posthoc import fit_prior
+    from pyro_vae.pruning import prune
     from pyro_vae.recipes import RECIPES, beta_vae, cvae, dag_vae, hvae, load, m2, vae
+    from pyro_vae.story import Story
     from pyro_vae.train import fit
     from pyro_vae.variant import Variant
 
@@ -28,10 +31,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "comparison": ["compare"],
-    "evaluation": ["audit", "collapse_report", "evaluate"],
+    "completing": ["automatic", "completed"],
+    "evaluation": ["audit", "collapse_report", "evaluate", "weight_information", "weights_report"],
     "infer": ["FreeBits", "temper"],
     "posthoc": ["fit_prior"],
+    "pruning": ["prune"],
     "recipes": ["RECIPES", "beta_vae", "cvae", "dag_vae", "hvae", "load", "m2", "vae"],
+    "story": ["Story"],
     "train": ["fit"],
     "variant": ["Variant"],
 }
@@ -41,11 +47,14 @@ _ROOMS = ["data", "distributions", "guides", "infer", "likelihoods", "models", "
 __all__ = [
     "RECIPES",
     "FreeBits",
+    "Story",
     "Variant",
     "audit",
+    "automatic",
     "beta_vae",
     "collapse_report",
     "compare",
+    "completed",
     "cvae",
     "dag_vae",
     "data",
@@ -64,8 +73,11 @@ __all__ = [
     "plot",
     "posteriors",
     "priors",
+    "prune",
     "temper",
     "vae",
+    "weight_information",
+    "weights_report",
 ]
 
 

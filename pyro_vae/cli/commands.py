@@ -278,6 +278,37 @@ def plot(
         print(path)
 
 
+def prune(
+    run: Folder,
+    /,
+    *,
+    threshold: Annotated[
+        float | None, Parameter(help="The size of a unit above which it remains; by default that of the report.")
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="A folder for the smaller pair; without it nothing is written, only told.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """What the random weights of a trained pair still use, and the pair without the rest."""
+    plan, pair = trained(run)
+    print(pv.weights_report(pair, threshold, seed=seed))
+    if out is None:
+        return
+    storage.check_folder(out, "out")
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"out: {out} is not empty; name another folder")
+    small = pv.prune(pair, threshold, seed=seed)
+    if small.recipe is None:
+        raise ValueError(
+            f"out: the smaller pair of {run} has nets that no option builds; use pv.prune and Variant.save"
+        )
+    small.save(out)
+    plan.write(out)
+    name = shlex.quote(str(out))
+    print(f"next: pyro-vae evaluate {name}; pyro-vae sample {name}")
+
+
 def list_() -> None:
     """Variants, data sets and the parts that options name, one line each."""
     rows = [("variant", name, title(recipe)) for name, recipe in RECIPES.items()]
@@ -309,7 +340,7 @@ def application() -> App:
     for variant in RECIPES:
         training.command(_trainer(variant), name=variant)
     training.default(_unnamed())
-    for command in (training, evaluate, sample, plot):
+    for command in (training, evaluate, sample, plot, prune):
         app.command(command)
     app.command(list_, name="list")
     return app

@@ -13,7 +13,8 @@ from torch.optim import lr_scheduler
 
 from pyro_vae import checks, infer, likelihoods, nets, posteriors, priors
 
-BUILDERS = ("likelihood", "posterior", "net", "prior", "lr_schedule")  # called later, with what only the training knows
+NETS = ("net", "encoder", "decoder")
+BUILDERS = ("likelihood", "posterior", *NETS, "prior", "lr_schedule")  # called later, with what only the training knows
 # by whoever calls them
 FILLED_IN = ("decoder", "encoder", "posterior", "latent", "data_shape", "net", "inside", "outside", "optimizer")
 PARTS = (*BUILDERS, "objective", "temper")
@@ -60,7 +61,7 @@ def choices(option: str) -> dict[str, Any]:
         return _named(infer, "Cyclical WarmUp")
     if option == "lr_schedule":
         return _named(*SCHEDULES)
-    if option == "net":  # those that recipes can build from two shapes
+    if option in NETS:  # those that recipes can build from two shapes
         return {n: c for n, c in _named(nets).items() if "hidden" in inspect.signature(c).parameters}
     if option in ("prior", "posterior"):  # of a code; of a class label there is nothing to choose
         named = _named(priors) if option == "prior" else _named(posteriors)

@@ -14,8 +14,11 @@ from torch import Tensor
 from pyro_vae import checks, families, plot
 from pyro_vae.cli.runs import Plan
 from pyro_vae.data import first, frame
+from pyro_vae.evaluation import weights_report
+from pyro_vae.evaluation.weights import variational
 from pyro_vae.storage import whole
 from pyro_vae.train import Run
+from pyro_vae.train.run import CHECKPOINT
 from pyro_vae.variant import Variant
 
 SHOWN = 2000  # codes in the picture of the latent space
@@ -28,6 +31,7 @@ KINDS: dict[str, Callable[[Plan, Variant, Path], Any]] = {
     "completions": lambda plan, pair, run: plot.completions(pair, plan.held_out()),
     "latents": lambda plan, pair, run: plot.latents(pair, *_labelled(plan.held_out(), pair)),
     "prior": lambda plan, pair, run: plot.prior(pair, *_labelled(plan.held_out(), pair), n=SHOWN),
+    "weights": lambda plan, pair, run: plot.weights(weights_report(pair)),
     "learning_curves": lambda plan, pair, run: plot.learning_curves(Run.read(run, pair)),
 }
 IMAGES = ("samples", "reconstructions", "traversals", "levels", "transfers")
@@ -38,7 +42,7 @@ def draw(plan: Plan, pair: Variant, run: Path, kinds: Sequence[str] = (), out: P
     matplotlib.use("Agg")  # files, on machines without a screen too
     folder = run if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
-    suited = [kind for kind in KINDS if _suits(kind, plan, pair)]
+    suited = [kind for kind in KINDS if _suits(kind, plan, pair, run)]
     paths = []
     for kind in [checks.known("plot", kind, KINDS) for kind in kinds] or suited:
         if plan.parted and kind in IMAGES:
@@ -78,10 +82,14 @@ def _numbers(name: str, words: str) -> Tensor:
     return torch.tensor([int(word) for word in words.split(",")])
 
 
-def _suits(kind: str, plan: Plan, pair: Variant) -> bool:
+def _suits(kind: str, plan: Plan, pair: Variant, run: Path) -> bool:
     """Whether there is anything to see in a picture of that kind."""
     if kind == "completions":
         return plan.parted
+    if kind == "learning_curves":  # of which a pruned pair has none
+        return (run / CHECKPOINT).is_file()
+    if kind == "weights":
+        return any(True for _ in variational(pair))
     if kind == "transfers" and not (pair.given and _classes(plan)):
         return False
     one = conditions(plan, pair, 1)

@@ -4,5 +4,19 @@ from pyro_vae.evaluation.audited import Audit
 from pyro_vae.evaluation.auditing import audit
 from pyro_vae.evaluation.collapse import Collapse, Level, collapse_report
 from pyro_vae.evaluation.report import Report, evaluate
+from pyro_vae.evaluation.uncertainty import weight_information
+from pyro_vae.evaluation.weights import Layer, WeightsReport, weights_report
 
-__all__ = ["Audit", "Collapse", "Level", "Report", "audit", "collapse_report", "evaluate"]
+__all__ = [
+    "Audit",
+    "Collapse",
+    "Layer",
+    "Level",
+    "Report",
+    "WeightsReport",
+    "audit",
+    "collapse_report",
+    "evaluate",
+    "weight_information",
+    "weights_report",
+]

@@ -1,0 +1,39 @@
+"""Pictures of pairs, trainings and comparisons, by matplotlib."""
+
+import matplotlib.pyplot as plt
+
+from pyro_vae.plot.pictures import (
+    collapse,
+    comparison,
+    completions,
+    interpolations,
+    latents,
+    learning_curves,
+    levels,
+    manifold,
+    prior,
+    reconstructions,
+    samples,
+    transfers,
+    traversals,
+)
+from pyro_vae.plot.uncertain import unlike, weights
+
+__all__ = [
+    "collapse",
+    "comparison",
+    "completions",
+    "interpolations",
+    "latents",
+    "learning_curves",
+    "levels",
+    "manifold",
+    "plt",
+    "prior",
+    "reconstructions",
+    "samples",
+    "transfers",
+    "traversals",
+    "unlike",
+    "weights",
+]
