@@ -13,7 +13,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam
 
 import pyro_vae as pv
-from pyro_vae import cli, tracing
+from pyro_vae import cli, saving, tracing
 
 SHAPE = (1, 8, 8)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -30,6 +30,11 @@ def batch_of(pair, n, seed=1):
     return {name: site["value"] for name, site in tracing.sites(trace).items() if name in pair.arguments}
 
 
+def trained(pair, batch):
+    """Both programs as they are trained, where the batch is all the data."""
+    return pair.trained(pv.infer.minibatch(len(next(iter(batch.values()))))) if pair.shares else pair
+
+
 def learns(step, batch, steps=150):
     losses = [step(**batch) for _ in range(steps)]
     first, last = sum(losses[:10]), sum(losses[-10:])
@@ -43,7 +48,7 @@ def plain_svi(recipe):
     untrained = copy.deepcopy(first)
     others = [make(recipe, 1), copy.deepcopy(first), pickle.loads(pickle.dumps(first))]
     for pair in (first, *others):
-        learns(SVI(*pair, Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
+        learns(SVI(*trained(pair, batch), Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
     for a, b in zip(untrained.parameters(), make(recipe, 0).parameters(), strict=True):
         assert torch.equal(a, b), "training a pair moved its copy"
 
@@ -132,12 +137,12 @@ def save_and_load(recipe, folder):
     batch = batch_of(pair, 20)
     pv.fit(pair, batch, epochs=2, device="cpu", progress=False)
     again = pv.load(pair.save(folder / "pair"))
-    assert again.recipe == pair.recipe
+    assert saving.config(again.recipe) == saving.config(pair.recipe)  # partials are equal to none but themselves
     assert repr(again) == repr(pair)
     assert torch.equal(again.elbo(seed=0, **batch), pair.elbo(seed=0, **batch))
     filled = pv.load(folder / "pair", into=make(recipe, 5))
     assert torch.equal(filled.elbo(seed=0, **batch), pair.elbo(seed=0, **batch))
-    learns(SVI(*again, Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
+    learns(SVI(*trained(again, batch), Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
 
 
 def copies_of_a_trained_pair(recipe, folder):

@@ -227,7 +227,7 @@ def test_colour_images_of_eight_bits(done):
 def test_every_option_of_a_recipe_has_words_and_help(recipe, done):
     shown = " ".join(done("train", recipe, "--help").split())
     for name in inspect.signature(pv.RECIPES[recipe]).parameters:
-        wordless = name in ("data_shape", "encoder", "decoder", "classifier")  # from the data, and modules
+        wordless = name in ("data_shape", "classifier")  # from the data, and a module
         flag = f"--{name.replace('_', '-')} "
         assert (flag in shown) != wordless, flag
     for words in ("--data", "--epochs", "--batch-size", "--seed", "--likelihood", "Bernoulli", "WarmUp"):

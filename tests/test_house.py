@@ -51,9 +51,10 @@ MAY_IMPORT = {
     "latents": PARTS | ROLES,
     "building": PARTS | ROLES | {"latents"},
     **dict.fromkeys(["graphs", "levels"], PARTS | ROLES | {"building", "latents"}),
-    "completing": PARTS | ROLES | {"guides", "latents"},
+    "completing": PAIRS | ROLES | {"guides", "latents"},
     "recipes": PAIRS | ROLES | {*STORIES, "infer", "building", "completing", "graphs", "levels"},
     "comparison": LEARNING | {"train", "evaluation", "recipes"},
+    "pruning": PAIRS | {"evaluation", "guides", "recipes"},
     "posthoc": LEARNING | {"priors", "guides", "train", "recipes"},
 }
 TOP = {"plot", "cli", "__main__", "demo"}  # everything meets here, and only these draw
