@@ -67,6 +67,21 @@ def latent(value: Any, name: str = "latent") -> tuple[int, ...]:
     return shape(name, value) if isinstance(value, Sequence) else (positive_int(name, value),)
 
 
+def several(name: str, value: Any) -> int:
+    """``value`` as an int, where it is a whole number of at least two, as of classes."""
+    if positive_int(name, value) < 2:
+        raise ValueError(f"{name}: expected at least 2, found {value}")
+    return int(value)
+
+
+def codes(value: Any) -> tuple[int, int]:
+    """The shape of categorical codes, one-hot: how many there are, and of how many categories."""
+    found = latent(value)
+    if len(found) != 2:
+        raise ValueError(f"latent: expected (codes, categories), found {value!r}")
+    return found[0], several("latent: categories", found[1])
+
+
 def increasing(name: str, value: Any) -> Tensor:
     """``value`` as a vector of finite numbers, each greater than the one before."""
     numbers = torch.as_tensor(value, dtype=torch.get_default_dtype())

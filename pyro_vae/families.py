@@ -38,6 +38,33 @@ def is_discrete(distribution: Any) -> bool:
     return bool(getattr(support, "is_discrete", False))
 
 
+def is_one_hot(support: Any) -> bool:
+    """Whether a support holds one-hot vectors.
+
+    >>> is_one_hot(dist.OneHotCategorical(torch.ones(3)).support)
+    True
+    """
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support is constraints.one_hot
+
+
+def probabilities(distribution: Any) -> Tensor | None:
+    r"""Of each category of each code, (\*batch, codes, categories); None of what is no categories.
+
+    >>> probabilities(dist.Categorical(torch.ones(5, 4)))[0]
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    """
+    one = base(distribution)
+    if isinstance(one, torch.distributions.Categorical) or is_one_hot(getattr(one, "support", None)):
+        p = getattr(one, "probs", None)  # which codes that are drawn one after the other lack
+    elif isinstance(one, torch.distributions.Bernoulli):
+        p = torch.stack([1 - one.probs, one.probs], -1)
+    else:
+        p = None
+    return None if p is None else p.reshape(*distribution.batch_shape, -1, p.shape[-1])
+
+
 def masked(distribution: Any, mask: Tensor) -> Any:
     """log p(x_o) = sum_{i in o} log p_i(x_i): the same distribution with the log p of the entries in ``mask`` alone.
 

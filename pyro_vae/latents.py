@@ -147,6 +147,8 @@ def suited(name: str, prior: Any) -> Builder:
         support = support.base_constraint
     if getattr(base, "has_atoms", False):
         return posteriors.RectifiedNormal
+    if families.is_one_hot(support) and prior.event_dim == 2:
+        return posteriors.Categorical
     inner = support
     while hasattr(inner, "base_constraint"):
         inner = inner.base_constraint

@@ -12,7 +12,8 @@ from pyro_vae.distributions.advised import (
     NoDensity,
     NumberedCategorical,
 )
-from pyro_vae.distributions.autoregressive import Autoregressive
+from pyro_vae.distributions.autoregressive import Autoregressive, AutoregressiveCodes
+from pyro_vae.distributions.codes import Codes, PointCodes, RelaxedCodes
 from pyro_vae.distributions.continuous_bernoulli import ContinuousBernoulli
 from pyro_vae.distributions.discretized_logistic import DiscretizedLogistic, DiscretizedLogisticMixture, Levels
 from pyro_vae.distributions.horseshoe import Horseshoe
@@ -27,8 +28,10 @@ from pyro_vae.distributions.von_mises_fisher import VonMisesFisher
 __all__ = [
     "Advised",
     "Autoregressive",
+    "AutoregressiveCodes",
     "BinaryBernoulli",
     "ClassLabel",
+    "Codes",
     "ContinuousBernoulli",
     "CountNegativeBinomial",
     "CountPoisson",
@@ -43,7 +46,9 @@ __all__ = [
     "NumberedCategorical",
     "PiecewiseConstant",
     "PiecewiseNormal",
+    "PointCodes",
     "RectifiedNormal",
+    "RelaxedCodes",
     "Row",
     "Sampled",
     "SphericalUniform",

@@ -36,25 +36,19 @@ class Categorical(Likelihood):
         self, decoder: nn.Module, latent: Sequence[int] | int, data_shape: Sequence[int] | int, classes: int
     ) -> None:
         data_shape = checks.shape("data_shape", data_shape)
-        super().__init__(decoder, latent, data_shape, gives=(_classes(classes), *data_shape))
+        super().__init__(decoder, latent, data_shape, gives=(checks.several("classes", classes), *data_shape))
 
     @classmethod
     def decoder_shape(cls, data_shape: tuple[int, ...], classes: int, **settings: Any) -> tuple[int, ...]:
         """One logit for each category."""
-        return several(_classes(classes), data_shape)
+        return several(checks.several("classes", classes), data_shape)
 
     @classmethod
     def features(cls, data_shape: tuple[int, ...], classes: int, **settings: Any) -> OneHot:
         """Categories enter one-hot."""
-        return OneHot(data_shape, _classes(classes))
+        return OneHot(data_shape, checks.several("classes", classes))
 
     def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""
         logits = self.decoder(*z).movedim(-1 - len(self.data_shape), -1)
         return distributions.NumberedCategorical(logits=logits).to_event(len(self.data_shape))
-
-
-def _classes(classes: int) -> int:
-    if checks.positive_int("classes", classes) < 2:
-        raise ValueError(f"classes: expected at least 2, found {classes}")
-    return int(classes)

@@ -51,19 +51,17 @@ class Conv(nn.Module):
         if min(image[1:]) < 8:
             raise ValueError(f"Conv: expected an image of at least 8 x 8, found {image[1]} x {image[2]}")
         channels = [image[0], *(positive_int(f"hidden[{i}]", c) for i, c in enumerate(hidden))]
-        sizes = [image[1:]]
-        for _ in hidden:
-            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        sizes = halvings(image[1:], len(hidden))
         smallest = (channels[-1], *sizes[-1])
         if encodes:
-            stages = [_halve(i, o) for i, o in pairwise(channels)]
+            stages = [halve(i, o) for i, o in pairwise(channels)]
             layers = [*stages, nn.Flatten(), nn.Linear(math.prod(smallest), width), nn.ReLU()]
             self.layers = nn.Sequential(*layers, nn.Linear(width, math.prod(vector)), nn.Unflatten(1, outside))
         else:
             layers = [nn.Flatten(), nn.Linear(math.prod(vector), width), nn.ReLU()]
             layers += [nn.Linear(width, math.prod(smallest)), nn.Unflatten(1, smallest), nn.ReLU()]
             for stage in reversed(range(len(hidden))):
-                layers += [_double(channels[stage + 1], channels[stage], sizes[stage]), nn.ReLU()]
+                layers += [double(channels[stage + 1], channels[stage], sizes[stage]), nn.ReLU()]
             self.layers = nn.Sequential(*layers[:-1])  # the last stage gives parameters, which have any sign
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,11 +69,25 @@ class Conv(nn.Module):
         return self.layers(x)
 
 
-def _halve(inside: int, outside: int) -> nn.Module:
+def halvings(size: tuple[int, ...], stages: int) -> list[tuple[int, ...]]:
+    """The sizes of an image before and after each stage.
+
+    >>> halvings((28, 33), 2)
+    [(28, 33), (14, 17), (7, 9)]
+    """
+    sizes = [tuple(size)]
+    for _ in range(stages):
+        sizes.append(tuple((n + 1) // 2 for n in sizes[-1]))
+    return sizes
+
+
+def halve(inside: int, outside: int) -> nn.Module:
+    """One stage inwards."""
     return nn.Sequential(nn.Conv2d(inside, outside, 3, stride=2, padding=1), nn.ReLU())
 
 
-def _double(inside: int, outside: int, size: tuple[int, ...]) -> nn.Module:
+def double(inside: int, outside: int, size: tuple[int, ...]) -> nn.Module:
+    """One stage outwards, to a ``size``."""
     # a transposed convolution of stride 2 gives 2 n - 1 rows, and one more where `size` is even
     more = ((size[0] + 1) % 2, (size[1] + 1) % 2)
     return nn.ConvTranspose2d(inside, outside, 3, stride=2, padding=1, output_padding=more)

@@ -1,12 +1,13 @@
 """Posteriors: callables ``(x) -> distribution`` over a latent site."""
 
 from pyro_vae.posteriors.base import bounded, bounded_scale, encoder_shape, several, twice
-from pyro_vae.posteriors.classes import Classifier
+from pyro_vae.posteriors.classes import Categorical, Classifier
 from pyro_vae.posteriors.families import Horseshoe, PiecewiseNormal, RectifiedNormal, Transformed, VonMisesFisher
 from pyro_vae.posteriors.normal import BatchNormNormal, DiagonalNormal, diagonal_normal, product
 
 __all__ = [
     "BatchNormNormal",
+    "Categorical",
     "Classifier",
     "DiagonalNormal",
     "Horseshoe",

@@ -3,6 +3,7 @@
 Each may have sample sites of its own, drawn before it returns.
 """
 
+from pyro_vae.priors.codes import Categorical, PixelCNN
 from pyro_vae.priors.conditions import Classes, Conditional, Given
 from pyro_vae.priors.flow import Autoregressive, Flow
 from pyro_vae.priors.mixture import Mixture, Vamp
@@ -21,6 +22,7 @@ from pyro_vae.priors.programs import Hierarchical, HierarchicalHorseshoe, Sample
 
 __all__ = [
     "Autoregressive",
+    "Categorical",
     "Classes",
     "Conditional",
     "Flow",
@@ -32,6 +34,7 @@ __all__ = [
     "Mixture",
     "Normal",
     "PiecewiseNormal",
+    "PixelCNN",
     "RectifiedNormal",
     "Sampled",
     "SphericalUniform",

@@ -30,9 +30,7 @@ class Classes(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        if checks.positive_int("classes", classes) < 2:
-            raise ValueError(f"classes: expected at least 2, found {classes}")
-        self.register_buffer("logits", torch.zeros(classes), persistent=False)
+        self.register_buffer("logits", torch.zeros(checks.several("classes", classes)), persistent=False)
 
     def forward(self) -> dist.Distribution:
         """The distribution of one label."""
