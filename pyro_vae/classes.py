@@ -16,6 +16,8 @@ def probabilities(
 ) -> Tensor:
     """q(c | x), or p(c | x) = p(c) p(x | c) / sum_c' p(c') p(x | c'), of shape (batch, classes)."""
     sites = pair.labels + pair.conditions
+    if not sites and by == "guide":
+        return _latent(pair, pair.by_name(x), site, seed, rows)
     if not sites:
         raise ValueError("classify: the pair has no classes; expected one with labels or a class as its condition")
     site = sites[0] if site is None else checks.known("site", site, sites)
@@ -27,6 +29,17 @@ def probabilities(
     if site not in q:
         raise ValueError(f"classify: the guide takes {site!r} as given and says nothing of it; use by='model'")
     return q[site].log_prob(_classes(site, q[site])).exp().movedim(0, -1)
+
+
+def _latent(pair: "Variant", batch: dict[str, Any], site: str | None, seed: int | None, rows: int | None) -> Tensor:
+    """q(c | x) of a latent class that no label tells."""
+    probs = {name: families.probabilities(q) for name, q in pair.encode(rows=rows, seed=seed, **batch).items()}
+    found = {name: p[..., 0, :] for name, p in probs.items() if p is not None and p.shape[-2] == 1}
+    if not found:
+        raise ValueError(
+            "classify: the pair has no classes; expected one with labels, a class as its condition, or a latent class"
+        )
+    return found[next(iter(found)) if site is None else checks.known("site", site, found)]
 
 
 def _by_model(

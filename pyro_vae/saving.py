@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pyro_vae import storage
 from pyro_vae.storage import FORMAT
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
-PRIORS = "pyro_vae.priors"
+PRIORS, SCHEDULES = "pyro_vae.priors", "pyro_vae.infer"
 NAMEABLE = ("pyro_vae.likelihoods", "pyro_vae.nets", "pyro_vae.posteriors", PRIORS)
 
 
@@ -129,6 +129,9 @@ def _encode(value: Any) -> Any:
         if all(hasattr(value, name) for name in arguments):
             told = {name: _encode(getattr(value, name)) for name in arguments}
             return {"class": f"{PRIORS}.{type(value).__name__}", "built": told}
+    if is_dataclass(value) and getattr(import_module(SCHEDULES), type(value).__name__, None) is type(value):
+        told = {field.name: _encode(getattr(value, field.name)) for field in fields(value)}
+        return {"class": f"{SCHEDULES}.{type(value).__name__}", "built": told}
     module = next(
         (m for m in NAMEABLE if getattr(import_module(m), getattr(value, "__name__", ""), None) is value),
         None,
@@ -151,8 +154,8 @@ def decode(value: Any) -> Any:
     if "mapping" in value:
         return {k: decode(v) for k, v in value["mapping"].items()}
     module, _, name = str(value.get("class")).rpartition(".")
-    found = getattr(import_module(module), name, None) if module in NAMEABLE else None
-    if not inspect.isclass(found):
+    found = getattr(import_module(module), name, None) if module in (*NAMEABLE, SCHEDULES) else None
+    if not inspect.isclass(found) or (module == SCHEDULES and not is_dataclass(found)):
         raise ValueError(f"unknown class {value.get('class')!r}")
     if "built" in value:
         return found(**{k: decode(v) for k, v in value["built"].items()})

@@ -236,6 +236,7 @@ class Terms:
 
     ``data``: log p(x | ...);  ``prior``: log p(z | ...), in the order of the model;  ``posterior``: log q(z | ...), in
     that of the guide;  ``mean``: E_q[z | ancestors], of shape (particles, batch, units), where q has a mean;
+    ``probs``: q(z | ancestors) of categories, in place of their mean, of shape (particles, batch, codes, categories);
     ``units``: log q - log p of each unit, of the same shape, where both factorise into units.
 
     Of codes alone ``data`` is empty; ``units`` is, where it is not of codes alone.
@@ -245,6 +246,7 @@ class Terms:
     prior: dict[str, Tensor]
     posterior: dict[str, Tensor]
     mean: dict[str, Tensor]
+    probs: dict[str, Tensor]
     units: dict[str, Tensor]
     #: how many numbers a code of each site has
     width: dict[str, int]
@@ -351,10 +353,16 @@ def scored(
             if value is not None
         }
 
-    means = per_unit({name: mean(site["fn"]) for name, site in posterior.items()})
+    categories = {name: families.probabilities(site["fn"]) for name, site in posterior.items()}
+    means = per_unit({name: mean(site["fn"]) for name, site in posterior.items() if categories[name] is None})
+    probs = {
+        name: folded(p, 2, particles, size, dim).unflatten(-1, (-1, p.shape[-1]))
+        for name, p in categories.items()
+        if p is not None
+    }
     units = per_unit({name: _kl_by_unit(posterior[name], drawn[name]) for name in drawn if codes})
     width = {name: site["value"].numel() // (particles * size) for name, site in posterior.items()}
-    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), means, units, width)
+    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), means, probs, units, width)
 
 
 def _kl_by_unit(posterior: Site, prior: Site) -> Tensor | None:

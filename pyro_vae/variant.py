@@ -719,13 +719,16 @@ class Variant(nn.Module):
         self,
         site: str = "z",
         units: Sequence[int] | None = None,
-        values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+        values: Sequence[float] | None = None,
         *,
         resample: Sequence[str] = (),
         seed: int | None = 0,
         **batch: Any,
     ) -> Any:
         r"""p(x | z) while one unit of a latent site moves and the others stand at the code of one datum.
+
+        A unit of categorical codes is one code, whose ``values`` are the numbers of categories, by default all of them;
+        of other sites they are numbers, by default -3 to 3.
 
         Sites in ``resample`` do not: they are drawn from the model, given where those above them stand, such as the
         levels below one that moves. With a ``seed`` they are drawn with the same noise for every value.
@@ -736,7 +739,10 @@ class Variant(nn.Module):
         checks.known("site", site, codes)
         if len(codes[site]) != 1:
             raise ValueError(f"traverse: expected one datum, found {len(codes[site])}")
-        width = codes[site][0].numel()
+        support = self._supports({k: v for k, v in batch.items() if k in self.given})[site]
+        hot = families.is_one_hot(support)
+        width = codes[site][0].numel() // (codes[site].shape[-1] if hot else 1)
+        values = traversed(support, codes[site]) if values is None else values
         chosen = list(range(width)) if units is None else list(units)
         if not chosen or not len(values):
             raise ValueError(f"traverse: expected at least one unit and one value, found {chosen} and {list(values)}")
@@ -749,10 +755,10 @@ class Variant(nn.Module):
             del codes[name]
         conditions: dict[str, Any] = {k: v for k, v in batch.items() if k in self.given}
         many = {k: z.repeat(len(chosen), *[1] * (z.dim() - 1)) for k, z in codes.items()}
-        columns, support = [], self._supports(conditions)[site]
+        columns = []
         for value in values:
-            moved = many[site].reshape(len(chosen), -1).clone()
-            moved[range(len(chosen)), chosen] = value
+            moved = many[site].reshape(len(chosen), width, -1).clone()
+            moved[range(len(chosen)), chosen] = _category(site, value, moved) if hot else value
             codes = many | {site: families.nearest(support, moved.reshape(many[site].shape))}
             columns.append(self.by_name(self.decode(codes, seed=seed, **conditions)))
         return _only({name: torch.stack([column[name] for column in columns], 1) for name in columns[0]})
@@ -874,6 +880,23 @@ def _sites(argument: str, names: Sequence[str], found: Mapping[str, Any]) -> Seq
 def _only(data: dict[str, Tensor]) -> Any:
     """A tensor where there is one data site, else the mapping."""
     return next(iter(data.values())) if len(data) == 1 else data
+
+
+def traversed(support: Any, codes: Tensor) -> list[float]:
+    """The values at which a unit of some codes is looked at where nothing is said."""
+    if families.is_one_hot(support):
+        return list(range(codes.shape[-1]))
+    if getattr(support, "is_discrete", False) and hasattr(support, "upper_bound"):
+        return list(range(int(support.lower_bound), int(support.upper_bound) + 1))
+    return [-3, -2, -1, 0, 1, 2, 3]
+
+
+def _category(site: str, value: float, codes: Tensor) -> Tensor:
+    """A category as it stands in one-hot codes."""
+    categories = codes.shape[-1]
+    if value not in range(categories):
+        raise ValueError(f"values: {site!r} has categories 0 to {categories - 1}, found {value}")
+    return nn.functional.one_hot(torch.tensor(int(value)), categories).to(codes)
 
 
 def _unflatten(data: Any, sizes: tuple[int, int]) -> Any:

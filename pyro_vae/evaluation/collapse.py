@@ -12,6 +12,7 @@ from pyro_vae import checks, describe, tracing
 from pyro_vae.data import batches
 from pyro_vae.evaluation.top_level import top_level_information
 from pyro_vae.infer.activity import ADVICE, Activity, code_terms, collapsed, verdict
+from pyro_vae.infer.usage import Usage
 from pyro_vae.tracing import seeded
 from pyro_vae.variant import Variant
 
@@ -173,6 +174,7 @@ class _Sums:
     width: int = 0
     size: float = 0.0
     activity: Activity = field(default_factory=Activity)
+    usage: Usage = field(default_factory=Usage)
 
     def add(self, site: str, terms: tracing.Terms, particles: int) -> None:
         kl = terms.kl[site].double()
@@ -184,11 +186,17 @@ class _Sums:
             self.unit_kl = units if self.unit_kl is None else self.unit_kl + units
         if site in terms.mean:
             self.activity.add(terms.mean[site], particles)
+        if site in terms.probs:
+            self.usage.add(terms.probs[site], particles)
+            self.width = self.usage.units
 
     def level(self, site: str) -> Level:
         size = round(self.size)
         unit_kl = None if self.unit_kl is None else self.unit_kl / size
         kl = self.kl / size if unit_kl is None else float(unit_kl.sum())
-        known = self.activity.size > 1
-        active, variance = (self.activity.active, self.activity.variance) if known else (None, None)
+        active, variance = None, None
+        if self.activity.size > 1:
+            active, variance = self.activity.active, self.activity.variance
+        elif self.usage.size > 1:
+            active = self.usage.active
         return Level(site, kl, self.width, active, unit_kl, variance, size)

@@ -2,25 +2,29 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from pyro_vae import tracing
+from pyro_vae import families, tracing
 from pyro_vae.data.feed import derived
-from pyro_vae.infer import Aggressive
+from pyro_vae.distributions import Codes
+from pyro_vae.infer import Aggressive, enumerated, relaxed
 from pyro_vae.tracing import seeded
 from pyro_vae.variant import Variant
 
 COPIES = 32  # draws to a step: four times as many gain a hundredth of a nat
+SUMMED = 1000  # combinations of discrete values, for each copy
 RISE = 0.2  # of all steps
 
 
@@ -64,12 +68,16 @@ def fitted(
     """
     many = tracing.copied(batch, COPIES)
     loss: ELBO = Trace_ELBO()
+    around: list[Messenger] = [poutine.block(hide_fn=site_is_factor)]
     with pair._at_rest(seed), pyro.validation_enabled(False):
         guide, model = tracing.paired(pair.model, pair.guide, many)
-        if any(site["infer"].get("enumerate") for site in tracing.latent_sites(guide).values()):
+        drawn = tracing.latent_sites(guide).values()
+        estimator = _estimator([site["fn"] for site in drawn if not site["infer"].get("enumerate")])
+        around += [estimator] if estimator is not None else []
+        if isinstance(estimator, enumerated) or any(site["infer"].get("enumerate") for site in drawn):
             nesting = tracing.plate_nesting(guide, model)
             loss = TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
-    programs = pair.trained(poutine.block(hide_fn=site_is_factor))
+    programs = pair.trained(*around)
     # an aggressive phase that ends before the model's first turn
     stepper = Aggressive(*programs, partial(torch.optim.Adam, lr=lr), loss, inner=steps + 1, steps=steps)
     with seeded(seed), tracing.prepared(), pyro.validation_enabled(False):
@@ -88,6 +96,27 @@ def fitted(
         yield pair
     finally:
         _put_back(before)
+
+
+def _estimator(drawn: Sequence[Any]) -> Messenger | None:
+    """What brings gradients through discrete draws: the sum over all values where it is short, or a relaxation.
+
+    The score function of a single datum would be too noisy to gain anything.
+    """
+    discrete = [fn for fn in drawn if families.is_discrete(fn) and not fn.has_rsample]
+    if not discrete:
+        return None
+    if all(fn.has_enumerate_support for fn in discrete) and math.prod(map(_values, discrete)) <= SUMMED:
+        return enumerated()
+    return relaxed(0.5) if all(isinstance(families.base(fn), Codes) for fn in discrete) else None
+
+
+def _values(fn: Any) -> int:
+    """How many values a discrete distribution has."""
+    if isinstance(fn, Codes):
+        codes, categories = fn.event_shape
+        return int(categories**codes)
+    return len(fn.enumerate_support(expand=False))
 
 
 def _fit(stepper: Aggressive, batch: tracing.Batch, steps: int, seed: int) -> None:

@@ -1,17 +1,22 @@
 """One report for any pair: bounds on log p(x), and where the nats go."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyro
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from pyro_vae import checks, tracing
-from pyro_vae.data import batches
+from pyro_vae import checks, families, tracing
+from pyro_vae.data import Data, batches
 from pyro_vae.evaluation.information import mutual_information
+from pyro_vae.evaluation.usage import CodeUsage, clustering
 from pyro_vae.infer import shared_kl
-from pyro_vae.infer.activity import Activity, verdict
+from pyro_vae.infer.activity import verdict
+from pyro_vae.infer.usage import Followed, Usage, note
 from pyro_vae.tracing import Moments, Totals, seeded
 from pyro_vae.variant import Variant
 
@@ -25,7 +30,9 @@ class Report:
     where the data are not the same at each pass; ``draws`` tells from how many codes they are. ``accuracy`` is the
     share of ``labelled`` data whose class is the likeliest by the guide, None where there are none. ``shared_kl`` is of
     what all data share, such as random weights, once for all of them (None where there is nothing): bounds on log p(x)
-    are under q(theta) and leave it out.
+    are under q(theta) and leave it out. ``code_usage`` tells of each site of categorical codes which are in use; the
+    ``active_units`` of such a site are codes that tell more than 0.01 nats of the data. ``clustering`` is the share of
+    the data whose latent class stands for their label, of sites with one class, where labels are known.
     """
 
     elbo: float
@@ -45,6 +52,8 @@ class Report:
     accuracy: float | None = None
     labelled: int = 0
     shared_kl: float | None = None
+    code_usage: dict[str, CodeUsage] = field(default_factory=dict)
+    clustering: dict[str, float] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -100,6 +109,11 @@ class Report:
             lines.append(f"KL of {site:9s} {kl:10.3f}{active}")
         if self.accuracy is not None:
             lines.append(f"accuracy        {self.accuracy:10.4f}  of {self.labelled} labelled data, by q(c | x)")
+        for site, usage in self.code_usage.items():
+            perplexity, _, rest = str(usage).partition(" ")
+            lines.append(f"perplexity of {site:2s} {perplexity:>9s}  {rest}")
+        for site, share in self.clustering.items():
+            lines.append(f"clustering by {site:2s} {share:9.4f}  of the data have the label of their class")
         if self.shared_kl is not None:
             lines.append(f"shared KL       {self.shared_kl:10.1f}  nats for all data together, in no figure above")
         lines.append(f"effective draws {self.effective_sample_size:10.1f}  of {self.particles}")
@@ -124,6 +138,7 @@ def evaluate(
     batch_size: int = 1000,
     rows: int | None = None,
     draws: int | None = None,
+    labels: Any = None,
 ) -> Report:
     r"""log p(x) >= log (1/K) sum_k p(x, z_k) / q(z_k | x) >= E_q[log p(x, z) - log q(z | x)]
 
@@ -144,6 +159,8 @@ def evaluate(
         draws: codes from which I is measured, each scored under the posteriors of all data; one per datum at
             most. By default 500, or as many as ``particles`` where each of them takes the guide's networks
             through all data once more: several latent sites, or networks that know one batch dimension only.
+        labels: (n,) whole numbers, with which latent classes are compared, negative ones left out; of data in memory,
+            by default those that a :class:`pyro_vae.data.Data` brings.
 
     Raises:
         ValueError: where the data do not fit the pair, or lie outside the likelihood's support.
@@ -160,13 +177,19 @@ def evaluate(
     checks.positive_int("particles", particles)
     if draws is not None:
         checks.positive_int("draws", draws)
+    if variant.labels and labels is not None:
+        raise ValueError(f"labels: the pair has a site of labels, {variant.labels[0]!r}; pass them there")
+    known = None if variant.labels else _labels(data, labels)
     data = data.drawn(seed) if hasattr(data, "drawn") else data
     totals = Totals(particles)
     log_likelihood, ess = [], []
-    activity: dict[str, Activity] = {}
+    activity: Followed = {}
+    classes: dict[str, list[Tensor]] = {}
     observed = hidden = 0
     feed = batches(variant, data, batch_size, variant.device)
     hits = labelled = 0
+    if known is not None and len(known) != feed.size:
+        raise ValueError(f"labels: expected {feed.size} whole numbers, found {len(known)}")
     with seeded(seed), pyro.validation_enabled():
         for batch in feed.fixed():
             variant.prepare({k: v[:1] for k, v in batch.items()})  # a mask of all data ends here
@@ -175,8 +198,13 @@ def evaluate(
             for part, terms in variant.terms(particles, rows=rows, **batch):
                 moments.add(part, terms.log_weights)
                 totals.add(terms)
-                for name, means in terms.mean.items():
-                    activity.setdefault(name, Activity()).add(means, particles)
+                note(activity, terms, particles, variant.modules())
+            single = [n for n, p in terms.probs.items() if p.shape[-2] == 1 and n not in variant.labels]
+            if known is not None and single:
+                q = variant.encode(ancestors="mean", rows=rows, **batch)
+                for name in single:
+                    p: Any = families.probabilities(q[name])
+                    classes.setdefault(name, []).append(p[:, 0].argmax(-1))
             for label in set(variant.labels) & set(batch):
                 found = variant.classify(batch, site=label, rows=rows).argmax(-1)
                 hits, labelled = hits + int((found == batch[label]).sum()), labelled + len(found)
@@ -210,4 +238,39 @@ def evaluate(
         accuracy=hits / labelled if labelled else None,
         shared_kl=sum(shared_kl(variant, seed=seed).values()) if variant.shares else None,
         labelled=labelled,
+        code_usage={
+            name: CodeUsage(found.perplexity, found.used, found.units, found.categories, found.pooled)
+            for name, found in activity.items()
+            if isinstance(found, Usage)
+        },
+        clustering={} if known is None else _clustering(classes, known),
     )
+
+
+def _labels(data: Any, told: Any) -> Tensor | None:
+    """One whole number for each datum, as told, or as the data bring it."""
+    if told is None:
+        brought = data.labels if isinstance(data, Data) else None
+        whole = brought is not None and brought.dim() == 1 and not brought.is_floating_point()
+        return brought.cpu() if brought is not None and whole else None
+    if isinstance(data, Dataset | DataLoader):
+        raise ValueError(
+            f"labels: expected with data in memory, found a {type(data).__name__}, which has its own order"
+        )
+    try:
+        labels = torch.as_tensor(told).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"labels: expected whole numbers, found {told!r:.60}") from None
+    if labels.dim() != 1 or labels.is_floating_point():
+        raise ValueError(f"labels: expected (n,) whole numbers, found {labels.dtype} of shape {tuple(labels.shape)}")
+    return labels
+
+
+def _clustering(classes: Mapping[str, list[Tensor]], labels: Tensor) -> dict[str, float]:
+    """Of each site with one class, among the data that have a label."""
+    if not classes:
+        return {}
+    told = labels >= 0
+    if not told.any():
+        return {}
+    return {name: clustering(torch.cat(parts).cpu()[told], labels[told].long()) for name, parts in classes.items()}

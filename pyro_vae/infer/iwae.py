@@ -5,6 +5,7 @@ from typing import Any
 from pyro.infer import RenyiELBO
 
 from pyro_vae import checks, families
+from pyro_vae.distributions import RelaxedCodes
 from pyro_vae.tracing import is_local, latent_sites, shared_sites
 
 
@@ -42,6 +43,11 @@ class IWAE(RenyiELBO):
         for name, site in latent_sites(guide_trace).items():
             if not is_local(site):
                 raise ValueError(f"IWAE: the site {name!r} stands outside the data plate and has no weight per datum")
+            if isinstance(families.base(site["fn"]), RelaxedCodes):
+                raise ValueError(
+                    f"IWAE: the site {name!r} is relaxed, which has a KL and no weight of each draw; use "
+                    "pyro.infer.Trace_ELBO"
+                )
             if not site["fn"].has_rsample:
                 use = "pv.infer.AnalyticKL" if families.jumps(site["fn"]) else "pyro.infer.TraceEnum_ELBO"
                 raise ValueError(

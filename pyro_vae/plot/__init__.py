@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 
+from pyro_vae.plot.categories import code_usage
 from pyro_vae.plot.pictures import (
     collapse,
     comparison,
@@ -20,6 +21,7 @@ from pyro_vae.plot.pictures import (
 from pyro_vae.plot.uncertain import unlike, weights
 
 __all__ = [
+    "code_usage",
     "collapse",
     "comparison",
     "completions",

@@ -28,9 +28,10 @@ from pyro_vae.data import Quadrants, first
 from pyro_vae.evaluation import Collapse, Level
 from pyro_vae.infer.activity import ACTIVE
 from pyro_vae.train import Run
-from pyro_vae.variant import Variant
+from pyro_vae.variant import Variant, traversed
 
 MOST_UNITS = 10  # rows of a traversal where none are asked for
+MOST_CATEGORIES = 12  # columns of one, of the most used
 MOST_CLASSES = 10  # more numbers than these are a quantity
 DRAWS = 40_000  # of a prior, where its density or its quantiles are estimated
 CELLS = 200  # to a side of the plane on which a density is shown
@@ -315,27 +316,38 @@ def traversals(
     *,
     site: str | None = None,
     units: Sequence[int] | None = None,
-    values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3),
+    values: Sequence[float] | None = None,
     resample: Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Figure:
     """E[x | z] while one unit of the first datum's code takes other values: what each unit means.
 
     Args:
-        units: one row each; by default up to ten, those whose posterior means vary most over all of the data.
-        values: one column each.
+        units: one row each; by default up to ten, those whose posterior means vary most over all of the data. Of
+            categorical codes a unit is one code.
+        values: one column each; see :meth:`pyro_vae.Variant.traverse`. Of more than 12 categories the most used.
         resample: latent sites that are drawn from the model instead, such as the levels below ``site``.
 
     >>> plt.close(traversals(pv.vae((1, 8, 8), latent=2), torch.zeros(1, 1, 8, 8)))
     """
     batch = _batch(variant, data)
     site, means = _means(variant, batch, site)
+    given = {name: value[:1] for name, value in batch.items() if name in variant.given}
+    fn = variant.latent_sites(**given)[site]
+    hot = families.is_one_hot(fn.support)
+    if hot:
+        means = means.reshape(len(means), -1, fn.event_shape[-1])
+    if values is None:
+        values = traversed(fn.support, fn.sample())
+        if hot and len(values) > MOST_CATEGORIES:
+            values = sorted(np.argsort(-means.mean((0, 1)), kind="stable")[:MOST_CATEGORIES].tolist())
     if units is None:  # a stable sort: units that vary alike, as all do over one datum, keep their order
-        units = np.argsort(-means.var(0), kind="stable")[:MOST_UNITS].tolist()
+        spread = means.var(0).sum(-1) if hot else means.var(0)
+        units = np.argsort(-spread, kind="stable")[:MOST_UNITS].tolist()
     moved = variant.traverse(site, units, values, resample=resample, **_batch(variant, batch, 1))
     _, images = _images(variant, moved, 2)
     rows = (f"unit of {site}", {i: str(unit) for i, unit in enumerate(units)})
-    columns = ("value", {i: f"{value:g}" for i, value in enumerate(values)})
+    columns = ("category" if hot else "value", {i: f"{value:g}" for i, value in enumerate(values)})
     return _tiled(images, ax, rows, columns)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
-from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, RenyiELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
@@ -20,10 +20,11 @@ from tqdm import tqdm
 from pyro_vae import checks, families, tracing
 from pyro_vae.data import Batches, batches
 from pyro_vae.data.feed import derived
-from pyro_vae.infer import SVI, AnalyticKL, minibatch, shared_kl
+from pyro_vae.infer import SVI, AnalyticKL, enumerated, minibatch, relaxed, shared_kl
 from pyro_vae.infer import temper as Temper  # the argument of fit has its name
-from pyro_vae.infer.activity import ADVICE, Activity, code_terms, collapsed
+from pyro_vae.infer.activity import ADVICE, code_terms, collapsed
 from pyro_vae.infer.diagnosis import diagnose
+from pyro_vae.infer.usage import Followed, Usage, note
 from pyro_vae.train.keeper import Keeper
 from pyro_vae.train.run import Run
 from pyro_vae.train.settings import settings
@@ -32,6 +33,7 @@ from pyro_vae.variant import Variant
 WATCHED = 2048  # training data on which the terms of the ELBO are followed
 ANCESTORS = 16  # draws of the ancestors of a site, along which its active units are followed
 FEW = 512  # training data on which they are, so that of an epoch of 50,000 data they take a fortieth at most
+Paced = Temper | relaxed  # handlers that read the epoch
 log = logging.getLogger("pyro_vae")
 
 
@@ -128,9 +130,13 @@ def fit(
         raise ValueError(
             "objective: TraceMeanField_ELBO leaves out the Jacobian of what all data share; use pv.infer.AnalyticKL"
         )
+    if isinstance(variant.handler, relaxed) and isinstance(objective, RenyiELBO):
+        raise ValueError(
+            f"objective: {type(objective).__name__} averages weights, of which relaxed codes have none; use Trace_ELBO"
+        )
     handler = minibatch(data.size) if variant.shares else None
-    stepper, tempers = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler)
-    _check_schedules(tempers, epochs)
+    stepper, paced = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler)
+    _check_schedules(paced, epochs)
     run = Run(variant, seed, str(place or "as the data"))
     keeper = Keeper(run, stepper, out, patience, resume=resume, validated=held_out is not None)
     with tracing.seeded(derived(seed)), tracing.prepared(), _mode_kept(variant), keeper, ExitStack() as closing:
@@ -139,21 +145,22 @@ def fit(
             _check(variant, stepper, part, name)
         schedule = lr_schedule(stepper.optimizer) if lr_schedule else None  # type: ignore[attr-defined]
         if out is not None:
-            words = settings(variant, stepper, tempers, schedule, parts, seed)
+            words = settings(variant, stepper, paced, schedule, parts, seed)
             keeper.start(schedule, {"batch_size": str(batch_size), "patience": str(patience)} | words)
-        activity: dict[str, Activity] = {}
+        activity: Followed = {}
         bar = tqdm(total=epochs, initial=run.epochs, disable=None if progress else True, unit="epoch")
         closing.callback(bar.close)
         for epoch in range(run.epochs, 0 if run.stopped else epochs):
             start = time.perf_counter()
             row: dict[str, float] = {
-                "objective": _epoch(variant, stepper, data, tempers, seed, epoch),
-                **_weights(tempers),
+                "objective": _epoch(variant, stepper, data, paced, seed, epoch),
+                **_pace(paced),
             }
             terms, activity = _terms(variant, data, seed, epoch)
             if variant.shares:
                 row["shared_kl"] = sum(shared_kl(variant, draws=1, seed=derived(seed)).values()) / data.size
             row |= terms | {f"active_{site}": found.active for site, found in activity.items()}
+            row |= {f"perplexity_{k}": found.perplexity for k, found in activity.items() if isinstance(found, Usage)}
             if held_out is not None:
                 row["validation_elbo"] = _elbo(variant, held_out, seed, epoch)
             if schedule is not None:
@@ -191,8 +198,10 @@ def _suited(variant: Variant, data: Batches) -> ELBO | None:
         variant.check_batch(batch, model=variant.model, guide=variant.guide)
         traces = tracing.paired(variant.model, variant.guide, batch)
     nesting = tracing.plate_nesting(*traces)
-    if variant.labels:  # those that are missing are summed over
+    if variant.labels or isinstance(variant.handler, enumerated):  # labels that are missing are summed over
         return TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
+    if any("baseline" in site["infer"] for site in tracing.latent_sites(traces[0]).values()):
+        return TraceGraph_ELBO(max_plate_nesting=nesting)
     codes = [site["fn"] for trace in traces for site in tracing.latent_sites(trace).values()]
     # of thousands of weights an estimate would be mostly noise
     drawn = [site["fn"] for site in tracing.latent_sites(traces[0]).values()]
@@ -209,18 +218,18 @@ def _stepper(
     clip: float | None,
     lr_schedule: Any,
     batches: minibatch | None,
-) -> tuple[Stepper, list[Temper]]:
-    """What takes the steps, and the handlers whose weights change with the epoch."""
-    tempers = [variant.handler] if isinstance(variant.handler, Temper) else []
+) -> tuple[Stepper, list[Paced]]:
+    """What takes the steps, and the handlers that may change with the epoch."""
+    paced = [variant.handler] if isinstance(variant.handler, Paced) else []
     if objective is None or isinstance(objective, ELBO):
         checks.positive_int("objective: num_particles", getattr(objective, "num_particles", 1))
         if temper is not None:
-            tempers.append(temper if isinstance(temper, Temper) else Temper(temper))
-        handler = None if temper is None else tempers[-1]
+            paced.append(temper if isinstance(temper, Temper) else Temper(temper))
+        handler = None if temper is None else paced[-1]
         lr = checks.real("lr", 1e-3 if lr is None else lr, above=0)
         clip = None if clip is None else checks.real("clip", clip, above=0)
         optim = partial(torch.optim.Adam, lr=lr, fused=True)
-        return SVI(*variant.trained(handler, batches), optim, objective, clip=clip), tempers
+        return SVI(*variant.trained(handler, batches), optim, objective, clip=clip), paced
     if not isinstance(objective, Stepper):
         raise TypeError(
             f"objective: expected a pyro.infer.ELBO or a stepper with step and evaluate_loss, found "
@@ -237,7 +246,7 @@ def _stepper(
     programs: list[Any] = [getattr(objective, role, None) for role in ("model", "guide")]
     handlers = itertools.chain.from_iterable(tracing.handlers(p) for p in programs)
     around = list(dict.fromkeys(handlers))
-    tempers += [h for h in around if isinstance(h, Temper) and h not in tempers]
+    paced += [h for h in around if isinstance(h, Paced) and h not in paced]
     sizes = [h.size for h in around if isinstance(h, minibatch)]
     if batches is not None and programs[0] is not None and sizes != [batches.size]:
         raise ValueError(
@@ -251,11 +260,11 @@ def _stepper(
         raise ValueError("objective: this SVI trains another pair; build it from *variant")
     if lr_schedule is not None and not isinstance(getattr(objective, "optimizer", None), torch.optim.Optimizer):
         raise ValueError(f"lr_schedule: {type(objective).__name__} has no torch optimizer to schedule")
-    return objective, tempers
+    return objective, paced
 
 
-def _check_schedules(tempers: list[Temper], epochs: int) -> None:
-    for schedule in itertools.chain.from_iterable(t.schedules for t in tempers):
+def _check_schedules(paced: list[Paced], epochs: int) -> None:
+    for schedule in itertools.chain.from_iterable(h.schedules for h in paced if isinstance(h, Temper)):
         if schedule.full_at > epochs:
             raise ValueError(
                 f"temper: {schedule} reaches its full weight after {schedule.full_at:g} epochs, later than training "
@@ -317,14 +326,14 @@ def _observed(variant: Variant, stepper: Stepper, batch: dict[str, Any], name: s
     return {n: s for n, s in observed.items() if n in batch}
 
 
-def _epoch(variant: Variant, stepper: Stepper, data: Batches, tempers: list[Temper], seed: int, epoch: int) -> float:
+def _epoch(variant: Variant, stepper: Stepper, data: Batches, paced: list[Paced], seed: int, epoch: int) -> float:
     """One pass over the data; returns the mean of the objective, in nats per datum."""
     variant.train()
     total = count = 0.0
     for step, raw in enumerate(data.epoch(derived(seed, epoch))):
         tracing.reseed(derived(seed, epoch, step), variant.device)
         parts = [(weight, data.transform(batch)) for weight, batch in raw]
-        for handler in tempers:
+        for handler in paced:
             handler.epoch = epoch + (step + 1) / data.steps
         try:
             # all data in memory were checked before; a stream is checked as it first comes by
@@ -353,13 +362,18 @@ def _step(stepper: Stepper, parts: list[tuple[float, dict[str, Any]]]) -> float:
     return sum(stepper.step(**batch) for _, batch in parts)
 
 
-def _weights(tempers: list[Temper]) -> dict[str, float]:
-    """The weights that are on a schedule, as they were in the last step."""
+def _pace(paced: list[Paced]) -> dict[str, float]:
+    """The weights and the temperature that are on a schedule, as they were in the last step."""
+    row = {}
+    for handler in paced:
+        if isinstance(handler, relaxed) and not isinstance(handler.temperature, float):
+            row["temperature"] = handler.now
+    tempers = [handler for handler in paced if isinstance(handler, Temper)]
     if not any(handler.schedules for handler in tempers):
-        return {}
+        return row
     named = {site for handler in tempers for site in handler.weights or ()}
     columns = {f"weight_{site}": site for site in sorted(named)} or {"weight": ""}
-    return {column: math.prod(handler[site] for handler in tempers) for column, site in columns.items()}
+    return row | {column: math.prod(handler[site] for handler in tempers) for column, site in columns.items()}
 
 
 def _checked(data: Batches, epoch: int) -> Any:
@@ -367,22 +381,17 @@ def _checked(data: Batches, epoch: int) -> Any:
     return pyro.validation_enabled(data.streams and epoch == 0)
 
 
-def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> tuple[dict[str, float], dict[str, Activity]]:
+def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> tuple[dict[str, float], Followed]:
     """ELBO, reconstruction and KL per latent site of the bare pair, and which units are active, on the first data."""
     totals, count = tracing.Totals(), 0
     few = min(FEW, max(data.size // 50, 64))
-    activity: dict[str, Activity] = {}
-
-    def note(terms: tracing.Terms, draws: int) -> None:
-        for site, means in terms.mean.items():
-            activity.setdefault(site, Activity()).add(means, draws)
-
+    activity: Followed = {}
     with tracing.seeded(derived(seed)), _checked(data, epoch):
         for batch in data.fixed():
             for _, terms in variant.terms(**batch):
                 totals.add(terms)
                 if len(terms.posterior) == 1:  # a site without ancestors has one mean
-                    note(terms, 1)
+                    note(activity, terms, 1, variant.modules())
             if not math.isfinite(totals.elbo):
                 with variant.scope():
                     cause = diagnose(variant.model, variant.guide, batch)
@@ -391,7 +400,7 @@ def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> tuple[dict
                 some = {name: value[: few - count] for name, value in batch.items()}
                 with tracing.seeded(derived(seed, -1, count)):  # which leaves the draws of the other terms as they are
                     for several in code_terms(variant, some, ANCESTORS):
-                        note(several, ANCESTORS)
+                        note(activity, several, ANCESTORS, variant.modules())
             count += len(next(iter(batch.values())))
             if count >= WATCHED:
                 break
@@ -412,7 +421,7 @@ def _elbo(variant: Variant, data: Batches, seed: int, epoch: int) -> float:
     return elbo
 
 
-def _show(bar: Any, epoch: int, row: dict[str, float], activity: dict[str, Activity]) -> None:
+def _show(bar: Any, epoch: int, row: dict[str, float], activity: Followed) -> None:
     shown = [k for k in row if k in ("elbo", "reconstruction", "validation_elbo") or k.startswith("kl_")]
     figures = {k: f"{row[k]:.2f}" for k in shown}
     bar.set_postfix(figures, refresh=False)
@@ -422,7 +431,7 @@ def _show(bar: Any, epoch: int, row: dict[str, float], activity: dict[str, Activ
     log.info("epoch %d: %s (nats per datum)%s", epoch + 1, words, active and f"; active units: {active}")
 
 
-def _warn(run: Run, activity: dict[str, Activity]) -> None:
+def _warn(run: Run, activity: Followed) -> None:
     """Name the sites that have collapsed in the pair that stays, which is that of the best epoch."""
     told = []
     for site, found in activity.items():

@@ -20,7 +20,8 @@ class Run:
     ``objective`` (mean of what was maximised over the epoch), ``elbo``, ``reconstruction`` and ``kl_<site>``
     (of the bare pair, after the epoch, on up to 2,048 training data), ``active_<site>`` (how many units follow these
     data; of several latent sites along 16 draws of their ancestors, on 64 to 512 of them; of sites whose posterior
-    has a mean), ``shared_kl`` (of what all data share, per datum), ``validation_elbo``, ``weight_<site>`` (of a
+    has a mean, or is categorical), ``perplexity_<site>`` (of categorical codes, how many categories are in use),
+    ``shared_kl`` (of what all data share, per datum), ``validation_elbo``, ``weight_<site>`` and ``temperature`` (of a
     schedule), ``lr``, ``seconds``.
     """
 

@@ -9,14 +9,14 @@ from torch import nn
 from pyro_vae import saving, storage, tracing
 from pyro_vae.data import Batches
 from pyro_vae.data.feed import derived
-from pyro_vae.infer import temper
+from pyro_vae.infer import relaxed, temper
 from pyro_vae.variant import Variant
 
 
 def settings(
     variant: Variant,
     stepper: Any,
-    tempers: Sequence[temper],
+    paced: Sequence[temper | relaxed],
     schedule: Any,
     parts: Mapping[str, Batches],
     seed: int,
@@ -27,7 +27,7 @@ def settings(
     words = {
         "seed": str(seed),
         "pair": _pair(variant),
-        "temper": str(list(tempers)),
+        "temper": str(list(paced)),
         "handler": "None" if variant.handler is None else _words(variant.handler),
         "objective": _words(getattr(stepper, "loss", None)),
         "stepper": _words(stepper),
