@@ -9,9 +9,24 @@ from pyro_vae.guides.amortised import Amortised
 from pyro_vae.guides.bottom_up import BottomUpGuide
 from pyro_vae.guides.cvae import CVAEGuide
 from pyro_vae.guides.dag import DAGGuide
+from pyro_vae.guides.discrete import DiscreteGuide
+from pyro_vae.guides.joint import JointGuide
 from pyro_vae.guides.m2 import M2Guide
 from pyro_vae.guides.shared import SharedGuide
 from pyro_vae.guides.top_down import TopDownGuide
 from pyro_vae.guides.vae import VAEGuide
+from pyro_vae.guides.vq import VQGuide
 
-__all__ = ["Amortised", "BottomUpGuide", "CVAEGuide", "DAGGuide", "M2Guide", "SharedGuide", "TopDownGuide", "VAEGuide"]
+__all__ = [
+    "Amortised",
+    "BottomUpGuide",
+    "CVAEGuide",
+    "DAGGuide",
+    "DiscreteGuide",
+    "JointGuide",
+    "M2Guide",
+    "SharedGuide",
+    "TopDownGuide",
+    "VAEGuide",
+    "VQGuide",
+]

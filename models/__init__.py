@@ -8,6 +8,7 @@ if __name__ != "pyro_vae.models":
 from pyro_vae.models.cvae import CVAEModel
 from pyro_vae.models.dag import DAGModel
 from pyro_vae.models.hvae import HVAEModel
+from pyro_vae.models.joint import JointModel
 from pyro_vae.models.vae import VAEModel
 
-__all__ = ["CVAEModel", "DAGModel", "HVAEModel", "VAEModel"]
+__all__ = ["CVAEModel", "DAGModel", "HVAEModel", "JointModel", "VAEModel"]

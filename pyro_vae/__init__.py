@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyro_vae.infer import FreeBits, temper
     from pyro_vae.posthoc import fit_prior
     from pyro_vae.pruning import prune
-    from pyro_vae.recipes import RECIPES, beta_vae, cvae, dag_vae, hvae, load, m2, vae
+    from pyro_vae.recipes import RECIPES, beta_vae, cvae, dag_vae, discrete_vae, hvae, joint_vae, load, m2, vae, vq_vae
     from pyro_vae.story import Story
     from pyro_vae.train import fit
     from pyro_vae.variant import Variant
@@ -36,7 +36,19 @@ _HOMES = {
     "infer": ["FreeBits", "temper"],
     "posthoc": ["fit_prior"],
     "pruning": ["prune"],
-    "recipes": ["RECIPES", "beta_vae", "cvae", "dag_vae", "hvae", "load", "m2", "vae"],
+    "recipes": [
+        "RECIPES",
+        "beta_vae",
+        "cvae",
+        "dag_vae",
+        "discrete_vae",
+        "hvae",
+        "joint_vae",
+        "load",
+        "m2",
+        "vae",
+        "vq_vae",
+    ],
     "story": ["Story"],
     "train": ["fit"],
     "variant": ["Variant"],
@@ -58,6 +70,7 @@ __all__ = [
     "cvae",
     "dag_vae",
     "data",
+    "discrete_vae",
     "distributions",
     "evaluate",
     "fit",
@@ -65,6 +78,7 @@ __all__ = [
     "guides",
     "hvae",
     "infer",
+    "joint_vae",
     "likelihoods",
     "load",
     "m2",
@@ -76,6 +90,7 @@ __all__ = [
     "prune",
     "temper",
     "vae",
+    "vq_vae",
     "weight_information",
     "weights_report",
 ]

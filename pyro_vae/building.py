@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributions import OneHotCategorical
 
-from pyro_vae import checks, families, likelihoods
+from pyro_vae import checks, families, likelihoods, posteriors
+from pyro_vae.distributions import Codes
 from pyro_vae.latents import built_prior, needs, of, suited
-from pyro_vae.nets import MLP, Conv, GatedMLP, Joined, OneHot, VariationalMLP
+from pyro_vae.nets import MLP, Conv, FlattenBatch, GatedMLP, Joined, OneHot, VariationalMLP
 from pyro_vae.nets.features import Features
 from pyro_vae.nets.joined import joint
 from pyro_vae.posteriors import Classifier, DiagonalNormal, encoder_shape, twice
-from pyro_vae.priors import Classes, Given
+from pyro_vae.priors import Categorical, Classes, Given
 
 Net = Callable[..., nn.Module]
 Part = Features | tuple[int, ...]  # what a net reads: by its features, or by its shape where it is taken as it is
@@ -46,6 +48,12 @@ def vector(shape: Sequence[int] | int) -> Condition:
     """A vector, or anything else with a shape, without a density."""
     shape = checks.shape("condition_shape", shape)
     return Condition(partial(Given, shape), shape, lambda: shape)
+
+
+def category(classes: int) -> Condition:
+    """A class that is drawn, one-hot."""
+    shape = (1, checks.several("classes", classes))
+    return Condition(partial(Categorical, shape), shape, lambda: shape)
 
 
 class Nets:
@@ -113,7 +121,7 @@ class PairParts(Nets):
     def __init__(
         self,
         data_shape: Sequence[int] | int,
-        latent: int,
+        latent: Sequence[int] | int,
         likelihood: Callable[..., Any],
         prior: Any,
         posterior: Callable[..., nn.Module] | None,
@@ -122,9 +130,13 @@ class PairParts(Nets):
         encoder: nn.Module | Net | None,
         decoder: nn.Module | Net | None,
         given: Sequence[Condition] = (),
+        *,
+        posterior_reads: bool = True,
     ) -> None:
+        """``posterior_reads`` tells whether the posterior reads what is given, as the other parts do."""
         self.data_shape = checks.shape("data_shape", data_shape)
-        self.latent = checks.positive_int("latent", latent)
+        self.code = checks.latent(latent)
+        self.latent = self.code if len(self.code) > 1 else self.code[0]
         checks.built_by("likelihood", likelihood)
         if posterior is not None:
             checks.built_by("posterior", posterior)
@@ -133,16 +145,17 @@ class PairParts(Nets):
                 checks.built_by(name, given_net)
         self._likelihood, self._prior, self._posterior = likelihood, prior, posterior
         self._encoder, self._decoder, self._given = encoder, decoder, given
+        self._read = given if posterior_reads else ()
         super().__init__(net, hidden)
 
     @cached_property
     def posterior(self) -> nn.Module:
         """q(z | x, given), of an encoder of the user's or of a built one."""
-        family, encoder = self._posterior or self._suited_posterior(), self._encoder
+        family, encoder, given = self._posterior or self._suited_posterior(), self._encoder, self._read
         if not isinstance(encoder, nn.Module):
-            parts = [self._data(), *(c.read() for c in self._given)]
+            parts = [self._data(), *(c.read() for c in given)]
             encoder = self._reading(parts, encoder_shape(family, self.latent), self.data_shape, encoder)
-        inside = [self.data_shape, *(c.shape for c in self._given)] if self._given else self.data_shape
+        inside = [self.data_shape, *(c.shape for c in given)] if given else self.data_shape
         return family(encoder, inside, self.latent)
 
     def _suited_posterior(self) -> Callable[..., nn.Module]:
@@ -155,10 +168,36 @@ class PairParts(Nets):
         classifier = classifier or self._reading([self._data()], (classes,), self.data_shape)
         return Classifier(classifier, self.data_shape, classes)
 
+    def classes(self, classifier: nn.Module | None) -> nn.Module:
+        """q(c | x), one-hot."""
+        (c,) = self._given
+        classifier = classifier or self._reading([self._data()], c.shape[1:], self.data_shape)
+        checks.net("classifier", classifier, [self.data_shape], c.shape[1:])
+        return posteriors.Categorical(classifier, self.data_shape, c.shape)
+
+    def check_one_hot(self, *, independent: bool) -> None:
+        """Raise where the prior is none of categorical codes, or not of independent ones where these are asked for."""
+        prior = of(self.prior, [c.shape for c in self._given])
+        if independent and not isinstance(families.base(prior), Codes | OneHotCategorical):
+            raise ValueError(
+                f"prior: a relaxation needs independent codes, such as those of pv.priors.Categorical, found "
+                f"{families.family(prior)}; use estimator='score' or 'enumerate'"
+            )
+        if not families.is_one_hot(prior.support):
+            raise ValueError(
+                f"prior: expected one over one-hot codes, such as pv.priors.Categorical, found {families.family(prior)}"
+            )
+
+    def critic(self, critic: nn.Module | None) -> nn.Module:
+        """One number for each datum."""
+        critic = critic or self._reading([self._data()], (1,), self.data_shape)
+        checks.net("baseline", critic, [self.data_shape], (1,))
+        return FlattenBatch(critic, self.data_shape, ())
+
     @cached_property
     def likelihood(self) -> nn.Module:
         """p(x | z, given)."""
-        code, decoder = (self.latent,), self._decoder
+        code, decoder = self.code, self._decoder
         if not isinstance(decoder, nn.Module):
             outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
             decoder = self._telling([code, *(c.read() for c in self._given)], outside, self.data_shape, decoder)
@@ -173,12 +212,12 @@ class PairParts(Nets):
         parts["data_shape"] = lambda: self.data_shape
         if self._given:
             parts |= {"net": self._conditional, "inside": lambda: inside[0]}
-        return built_prior("prior", self._prior, (self.latent,), inside, parts)
+        return built_prior("prior", self._prior, self.code, inside, parts)
 
     def _conditional(self) -> nn.Module:
         """A net from the condition to the parameters of a normal prior."""
         (given,) = self._given
-        part, outside = given.read(), twice((self.latent,))
+        part, outside = given.read(), twice(self.code)
         if len(given.shape) == 3:
             return self._reading([part], outside, given.shape)
         if given.shape:
@@ -187,13 +226,13 @@ class PairParts(Nets):
 
     def _read_alone(self) -> nn.Module:
         """The posterior, for a prior that is made of it."""
-        if self._given:
+        if self._read:
             raise ValueError(READS_MORE.format("x and c", "z"))
         return self.posterior
 
     def _bounds(self) -> tuple[float, float] | None:
         with torch.no_grad():
-            return families.bounds(of(self.likelihood, [(self.latent,), *(c.shape for c in self._given)]))
+            return families.bounds(of(self.likelihood, [self.code, *(c.shape for c in self._given)]))
 
     def _data(self) -> Part:
         """How a net reads the data: as they are, or as their likelihood lets them be read."""

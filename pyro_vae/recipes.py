@@ -9,22 +9,37 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from pyro_vae import checks, graphs, saving
-from pyro_vae.building import Net, PairParts, label, vector
+from pyro_vae.building import Net, PairParts, category, label, vector
 from pyro_vae.completing import completed
-from pyro_vae.guides import BottomUpGuide, CVAEGuide, DAGGuide, M2Guide, TopDownGuide, VAEGuide
-from pyro_vae.infer import temper
+from pyro_vae.distributions.codes import check_combinations
+from pyro_vae.guides import (
+    BottomUpGuide,
+    CVAEGuide,
+    DAGGuide,
+    DiscreteGuide,
+    JointGuide,
+    M2Guide,
+    TopDownGuide,
+    VAEGuide,
+    VQGuide,
+)
+from pyro_vae.infer import Anneal, Baseline, enumerated, relaxed, temper
 from pyro_vae.levels import LevelParts
 from pyro_vae.likelihoods import Bernoulli
-from pyro_vae.models import CVAEModel, DAGModel, HVAEModel, VAEModel
-from pyro_vae.priors import Conditional, StandardNormal
+from pyro_vae.maps import MapParts
+from pyro_vae.models import CVAEModel, DAGModel, HVAEModel, JointModel, VAEModel
+from pyro_vae.nets import Strided
+from pyro_vae.priors import Categorical, Conditional, PixelCNN, StandardNormal
 from pyro_vae.variant import Variant
 
 Recipe = Callable[..., Variant]
 
 RECIPES: dict[str, Recipe] = {}
+ESTIMATORS = ("enumerate", "relaxed", "score", "straight-through")
 
 
 def recipe(function: Recipe, extends: Recipe | None = None) -> Recipe:
@@ -398,3 +413,207 @@ def dag_vae(
     parts = graphs.GraphParts(graph, likelihood, prior, posterior, net, hidden)
     model = DAGModel(parts.priors, parts.likelihoods(), graph.parents)
     return Variant(model, completed(model, DAGGuide(parts.posteriors, parts.reads, list(graph.data))))
+
+
+@recipe
+def discrete_vae(
+    data_shape: Sequence[int] | int,
+    codes: int = 20,
+    categories: int = 10,
+    estimator: str = "relaxed",
+    *,
+    temperature: float | Anneal | None = None,
+    baseline: str | nn.Module | None = None,
+    prior: Callable[..., Any] = Categorical,
+    likelihood: Callable[..., nn.Module] = Bernoulli,
+    posterior: Callable[..., nn.Module] | None = None,
+    net: Net | None = None,
+    hidden: Sequence[int] | None = None,
+    encoder: nn.Module | Net | None = None,
+    decoder: nn.Module | Net | None = None,
+) -> Variant:
+    r"""p(x, z) = prod_j p(z_j) p(x | z),   z_j one of so many categories,   q(z | x) = prod_j q(z_j | x)
+
+    One story, and four ways to the gradient of its ELBO through a draw that jumps. The model and the bare guide are
+    the same for all of them, and every metric is of the discrete codes.
+
+    ====================  ============================================================================================
+    ``relaxed``           Gumbel-Softmax: the decoder reads y = softmax((log q + g) / temperature); the KL is that of
+                          the codes. Biased, with little variance; see :class:`pyro_vae.infer.relaxed`
+    ``straight-through``  the same gradients at one-hot draws
+    ``score``             the policy gradient of q, E_q[(r - b) grad log q], r = log p(x, z) - log q(z | x), without
+                          bias, of large variance; a baseline b makes it smaller; see :class:`pyro_vae.infer.Baseline`
+    ``enumerate``         the sum over all combinations of categories, exact; at most 10,000 of them
+    ====================  ============================================================================================
+
+    Args:
+        data_shape: shape of one datum, (channels, height, width) for an image.
+        codes: how many there are.
+        categories: of each code; 2 for binary codes.
+        estimator: one of the above.
+        temperature: of a relaxation, greater than 0; or a schedule, such as ``pv.infer.Anneal(rate=0.1)``. 0.5 where
+            nothing is said.
+        baseline: of the score function: ``"none"``, ``"average"``, a decaying one of rewards, or ``"neural"``, which
+            has a net of x beside it; or such a net, a module from (batch, \*data_shape) to (batch, 1). The average
+            where nothing is said.
+        prior: of the codes, built as ``prior((codes, categories))``; :class:`pyro_vae.priors.Categorical`, uniform, or
+            anything over one-hot codes.
+        likelihood: built as ``likelihood(decoder, (codes, categories), data_shape)``; see :func:`vae`.
+        posterior: built as ``posterior(encoder, data_shape, (codes, categories))``.
+        net, hidden: see :func:`vae`.
+        encoder: what builds it, or a module from (batch, \*data_shape) to (batch, codes * categories).
+        decoder: what builds it, or a module from (batch, codes, categories) to what the likelihood takes.
+
+    Raises:
+        ValueError: where a temperature is not greater than 0, or ``temperature`` or ``baseline`` is told of an
+            estimator that has none; where there are too many combinations to enumerate; where another argument does
+            not fit.
+
+    Source: Jang, Gu & Poole 2017, arXiv:1611.01144; Mnih & Gregor 2014, arXiv:1402.0030.
+
+    >>> pair = discrete_vae((1, 28, 28), codes=4, categories=8)
+    >>> pair.encode(x=pair.sample(5))["z"].probs.shape
+    torch.Size([5, 4, 8])
+    """
+    latent = (checks.positive_int("codes", codes), checks.several("categories", categories))
+    handler = _handler(estimator, temperature, latent)
+    if baseline is not None and estimator != "score":
+        raise ValueError(f"baseline: expected with estimator='score', found estimator={estimator!r}, which has none")
+    parts = PairParts(data_shape, latent, likelihood, prior, posterior, net, hidden, encoder, decoder)
+    parts.check_one_hot(independent=isinstance(handler, relaxed))
+    guide = DiscreteGuide(parts.posterior, _baseline(parts, baseline) if estimator == "score" else None)
+    model = VAEModel(parts.prior, parts.likelihood)
+    parts.check_used()
+    return Variant(model, completed(model, guide), handler=handler)
+
+
+def _handler(estimator: str, temperature: float | Anneal | None, latent: tuple[int, int]) -> Messenger | None:
+    """Under which a pair with categorical codes is trained by an estimator; None for the score function."""
+    relaxes = checks.known("estimator", estimator, ESTIMATORS) in ("relaxed", "straight-through")
+    if temperature is not None and not relaxes:
+        raise ValueError(f"temperature: expected with a relaxation, found estimator={estimator!r}, which has none")
+    if relaxes:
+        return relaxed(0.5 if temperature is None else temperature, estimator == "straight-through")
+    if estimator == "enumerate":
+        check_combinations(*latent, "; use estimator='relaxed' or 'score'")
+        return enumerated()
+    return None
+
+
+def _baseline(parts: PairParts, baseline: str | nn.Module | None) -> Baseline | None:
+    """What the gradient of the score function is held against."""
+    if isinstance(baseline, nn.Module):
+        return Baseline(parts.critic(baseline))
+    if checks.known("baseline", "average" if baseline is None else baseline, ["none", "average", "neural"]) == "none":
+        return None
+    return Baseline(parts.critic(None) if baseline == "neural" else None)
+
+
+@recipe
+def joint_vae(
+    data_shape: Sequence[int] | int,
+    classes: int = 10,
+    latent: int = 10,
+    estimator: str = "relaxed",
+    *,
+    temperature: float | Anneal | None = None,
+    prior: Callable[..., Any] = StandardNormal,
+    likelihood: Callable[..., nn.Module] = Bernoulli,
+    posterior: Callable[..., nn.Module] | None = None,
+    net: Net | None = None,
+    hidden: Sequence[int] | None = None,
+    encoder: nn.Module | Net | None = None,
+    decoder: nn.Module | Net | None = None,
+    classifier: nn.Module | None = None,
+) -> Variant:
+    r"""p(x, z, c) = p(c) p(z) p(x | z, c),   q(c, z | x) = q(c | x) q(z | x)
+
+    A class c that no label tells, beside a continuous style z. The data decide what the classes are; where labels are
+    known, ``evaluate`` reports how well they agree (``clustering``).
+
+    Args:
+        data_shape: shape of one datum, (channels, height, width) for an image.
+        classes: how many.
+        latent: dimensions of the style z.
+        estimator: of the gradient through c: ``relaxed``, ``straight-through``, ``score``, or ``enumerate``, the exact
+            sum over classes, for which the decoder runs once for each; see :func:`discrete_vae`.
+        temperature: see :func:`discrete_vae`.
+        prior: of the style, by default independent of c; see :func:`cvae`.
+        likelihood, posterior: see :func:`vae`.
+        net, hidden: see :func:`vae`; they build encoder, decoder and classifier.
+        encoder: what builds it, or a module from (batch, \*data_shape) to (batch, 2 * latent).
+        decoder: what builds it, or a module that takes styles (batch, latent) and classes (batch, 1, classes), one-hot,
+            to (batch, \*data_shape), or to what :func:`pyro_vae.likelihoods.decoder_shape` says of the likelihood.
+        classifier: in place of a built one, a module from (batch, \*data_shape) to (batch, classes).
+
+    Raises:
+        ValueError: where an argument, or the output of a net of yours, does not fit.
+
+    Source: Dupont 2018, arXiv:1804.00104; summed over classes, Kingma et al. 2014, arXiv:1406.5298.
+
+    >>> pair = joint_vae((1, 28, 28), classes=10, latent=8)
+    >>> pair.encode(x=pair.sample(5))["c"].probs.shape
+    torch.Size([5, 1, 10])
+    """
+    c = category(classes)
+    handler = _handler(estimator, temperature, (1, classes))
+    parts = PairParts(
+        data_shape, latent, likelihood, prior, posterior, net, hidden, encoder, decoder, [c], posterior_reads=False
+    )
+    model = JointModel(c.density(), parts.prior, parts.likelihood)
+    guide = JointGuide(parts.classes(classifier), parts.posterior)
+    parts.check_used()
+    return Variant(model, completed(model, guide), handler=handler)
+
+
+@recipe
+def vq_vae(
+    data_shape: Sequence[int],
+    codebook: int = 128,
+    width: int = 32,
+    *,
+    commitment: float = 0.25,
+    decay: float = 0.99,
+    prior: Callable[..., Any] = PixelCNN,
+    likelihood: Callable[..., nn.Module] = Bernoulli,
+    net: Net = Strided,
+    hidden: Sequence[int] | None = None,
+    encoder: nn.Module | Net | None = None,
+    decoder: nn.Module | Net | None = None,
+) -> Variant:
+    r"""p(x, z) = p(z_1) p(z_2 | z_1) ... p(x | e(z)),   q(z_j | x) = [z_j the entry of the codebook nearest to h_j(x)]
+
+    Codes in a map, each the number of a vector in a codebook that all places share. The guide takes the nearest entry,
+    gradients pass straight through; the entries follow what they stand for (a moving average), and the dead are
+    revived. The prior of the map is learned along with the pair, so that the ELBO, log p(x | z) + log p(z) at the
+    guide's code, is a bound, and the pair can be sampled.
+
+    Args:
+        data_shape: shape of one image, (channels, height, width).
+        codebook: how many entries there are.
+        width: dimensions of each.
+        commitment: weight of |h - e|^2 in the objective; see :class:`pyro_vae.guides.VQGuide`.
+        decay: of the moving averages of the entries; see :class:`pyro_vae.nets.Codebook`.
+        prior: of the codes, built as ``prior((height * width, codebook), size=(height, width))``;
+            :class:`pyro_vae.priors.PixelCNN`, or :class:`pyro_vae.priors.Categorical`.
+        likelihood: built as ``likelihood(decoder, (height * width, codebook), data_shape)``; see :func:`vae`.
+        net: builds encoder and decoder, as ``net(inside, outside)``, between images and maps.
+        hidden: channels of the stages, from the image inwards, each of which halves it; (64, 64) where nothing is
+            said, (32,) for images of less than 16 x 16.
+        encoder: what builds it, or a module from (batch, \*data_shape) to (batch, width, height', width').
+        decoder: what builds it, or a module from the vectors of a map, (batch, width, height', width'), to what the
+            likelihood takes.
+
+    Raises:
+        ValueError: where the codebook has fewer than 2 entries; where data are no images, or an argument does not fit.
+
+    Source: van den Oord, Vinyals & Kavukcuoglu 2017, arXiv:1711.00937.
+
+    >>> pair = vq_vae((1, 28, 28), codebook=16, width=8)
+    >>> pair.encode(x=pair.sample(5))["z"].mode.shape
+    torch.Size([5, 49, 16])
+    """
+    parts = MapParts(data_shape, codebook, width, decay, likelihood, net, hidden, encoder, decoder)
+    model = VAEModel(parts.prior(prior), parts.likelihood)
+    guide = VQGuide(parts.encoder, parts.codebook, checks.real("commitment", commitment, least=0))
+    return Variant(model, completed(model, guide))

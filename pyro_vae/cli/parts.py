@@ -16,8 +16,8 @@ from pyro_vae import checks, infer, likelihoods, nets, posteriors, priors
 NETS = ("net", "encoder", "decoder")
 BUILDERS = ("likelihood", "posterior", *NETS, "prior", "lr_schedule")  # called later, with what only the training knows
 # by whoever calls them
-FILLED_IN = ("decoder", "encoder", "posterior", "latent", "data_shape", "net", "inside", "outside", "optimizer")
-PARTS = (*BUILDERS, "objective", "temper")
+FILLED_IN = ("decoder", "encoder", "posterior", "latent", "data_shape", "net", "inside", "outside", "optimizer", "size")
+PARTS = (*BUILDERS, "objective", "temper", "temperature")
 OBJECTIVES = (pyro.infer, "Trace_ELBO TraceMeanField_ELBO TraceGraph_ELBO TraceEnum_ELBO RenyiELBO")
 SCHEDULES = (
     lr_scheduler,
@@ -32,7 +32,7 @@ def made(name: str, value: Any) -> Any:
         return {site: words.split(",") for site, words in value.items()}
     if name not in PARTS or not isinstance(value, str):
         return value
-    if name == "temper":
+    if name in ("temper", "temperature"):
         with suppress(ValueError):
             return float(value)
     made = part(name, value)
@@ -59,10 +59,12 @@ def choices(option: str) -> dict[str, Any]:
         return _named(*OBJECTIVES) | _named(infer, "AnalyticKL FreeBits IWAE")
     if option == "temper":
         return _named(infer, "Cyclical WarmUp")
+    if option == "temperature":
+        return _named(infer, "Anneal")
     if option == "lr_schedule":
         return _named(*SCHEDULES)
     if option in NETS:  # those that recipes can build from two shapes
-        return {n: c for n, c in _named(nets).items() if "hidden" in inspect.signature(c).parameters}
+        return {n: c for n, c in _named(nets).items() if {"inside", "hidden"} <= {*inspect.signature(c).parameters}}
     if option in ("prior", "posterior"):  # of a code; of a class label there is nothing to choose
         named = _named(priors) if option == "prior" else _named(posteriors)
         return {n: c for n, c in named.items() if "latent" in inspect.signature(c).parameters and not _lacks(c)}

@@ -31,6 +31,7 @@ KINDS: dict[str, Callable[[Plan, Variant, Path], Any]] = {
     "completions": lambda plan, pair, run: plot.completions(pair, plan.held_out()),
     "latents": lambda plan, pair, run: plot.latents(pair, *_labelled(plan.held_out(), pair)),
     "prior": lambda plan, pair, run: plot.prior(pair, *_labelled(plan.held_out(), pair), n=SHOWN),
+    "code_usage": lambda plan, pair, run: plot.code_usage(pair, first(plan.held_out(), SHOWN, pair)),
     "weights": lambda plan, pair, run: plot.weights(weights_report(pair)),
     "learning_curves": lambda plan, pair, run: plot.learning_curves(Run.read(run, pair)),
 }
@@ -96,6 +97,8 @@ def _suits(kind: str, plan: Plan, pair: Variant, run: Path) -> bool:
     codes = {name: fn for name, fn in pair.latent_sites(**one).items() if name not in pair.given}
     if (kind == "levels" and len(codes) < 2) or (kind == "prior" and all(map(families.is_discrete, codes.values()))):
         return False
+    if kind == "code_usage":
+        return any(families.probabilities(fn) is not None or families.is_one_hot(fn.support) for fn in codes.values())
     return kind not in IMAGES or (not plan.parted and _are_images(pair.sample(1, seed=0, **one)))
 
 
