@@ -13,7 +13,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam
 
 import pyro_vae as pv
-from pyro_vae import cli, saving, tracing
+from pyro_vae import cli, families, saving, tracing
 
 SHAPE = (1, 8, 8)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -35,6 +35,13 @@ def trained(pair, batch):
     return pair.trained(pv.infer.minibatch(len(next(iter(batch.values()))))) if pair.shares else pair
 
 
+def step_size(pair):
+    """Of Adam on sums over a batch; categories fall asleep at one that other codes bear."""
+    codes = {name: fn for name, fn in pair.latent_sites().items() if name not in pair.given}
+    categorical = any(map(families.is_discrete, codes.values()))
+    return 3e-3 if categorical else 1e-2
+
+
 def learns(step, batch, steps=150):
     losses = [step(**batch) for _ in range(steps)]
     first, last = sum(losses[:10]), sum(losses[-10:])
@@ -48,15 +55,18 @@ def plain_svi(recipe):
     untrained = copy.deepcopy(first)
     others = [make(recipe, 1), copy.deepcopy(first), pickle.loads(pickle.dumps(first))]
     for pair in (first, *others):
-        learns(SVI(*trained(pair, batch), Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
+        learns(SVI(*trained(pair, batch), Adam({"lr": step_size(pair)}), Trace_ELBO()).step, batch)
     for a, b in zip(untrained.parameters(), make(recipe, 0).parameters(), strict=True):
         assert torch.equal(a, b), "training a pair moved its copy"
 
 
 def bare_pair_under_svi(recipe):
-    """The bare programs are Pyro programs as well."""
+    """The bare programs are Pyro programs as well, if slow ones where codes have the score function alone."""
     pair = make(recipe)
-    learns(SVI(pair.model, pair.guide, Adam({"lr": 1e-2}), Trace_ELBO()).step, batch_of(pair, 32))
+    batch = batch_of(pair, 32)
+    pathwise = all(q.has_rsample for q in pair.encode(**batch).values())
+    lr, steps = (1e-2, 150) if pathwise else (3e-3, 400)
+    learns(SVI(pair.model, pair.guide, Adam({"lr": lr}), Trace_ELBO()).step, batch, steps)
 
 
 def vectorised_particles(recipe):
@@ -68,8 +78,12 @@ def vectorised_particles(recipe):
         with torch.no_grad():
             losses[vectorize] = loss.loss(pair.model, pair.guide, **batch) / 16
     spread = torch.stack([pair.elbo(seed=s, **batch) for s in range(20)]).mean(1).std() / 400**0.5
-    assert abs(losses[True] - losses[False]) < 6 * spread
-    learns(SVI(*pair, Adam({"lr": 1e-2}), Trace_ELBO(2, vectorize_particles=True, max_plate_nesting=1)).step, batch)
+    # where all probability is at one code, nothing but rounding is left
+    assert abs(losses[True] - losses[False]) < 6 * spread + 1e-5 * abs(losses[True])
+    learns(
+        SVI(*pair, Adam({"lr": step_size(pair)}), Trace_ELBO(2, vectorize_particles=True, max_plate_nesting=1)).step,
+        batch,
+    )
 
 
 def fit_learns(recipe):
@@ -115,7 +129,8 @@ def verbs(recipe):
         torch.testing.assert_close(path[0], path[2])
         site = next(iter(codes))
         one = {k: v[:1] for k, v in batch.items()}
-        assert only(pair.traverse(site, units=[0], values=[-1, 0, 1], **one)).shape[:2] == (1, 3)
+        assert only(pair.traverse(site, units=[0], **one)).shape[0] == 1
+        assert only(pair.traverse(site, units=[0], values=[0, 1, 1], **one)).shape[:2] == (1, 3)
         assert "p(" in str(pair)
         assert "q(" in str(pair)
 
@@ -127,9 +142,11 @@ def chunks_do_not_change_what_is_computed(recipe):
     for site, q in whole.items():
         torch.testing.assert_close(q.mean, parts[site].mean)
     # the ELBO, whose error has a bound: before training, weights may have no variance
-    many = [pair.elbo(particles=3000, seed=1, rows=r, **batch) for r in (100, 100_000)]
-    spread = torch.stack([pair.elbo(seed=s, **batch) for s in range(40)]).std(0).square().mean().sqrt() / 3000**0.5
-    assert (many[0] - many[1]).square().mean().sqrt() < 3 * spread
+    single = torch.stack([pair.elbo(seed=s, **batch) for s in range(40)]).std(0).square().mean().sqrt()
+    particles = 3000 if single else 300  # of which all are alike where all probability is at one code
+    many = [pair.elbo(particles=particles, seed=1, rows=r, **batch) for r in (100, 100_000)]
+    spread = single / particles**0.5
+    assert (many[0] - many[1]).square().mean().sqrt() < 3 * spread + 1e-5 * many[0].abs().mean()
 
 
 def save_and_load(recipe, folder):
@@ -142,7 +159,7 @@ def save_and_load(recipe, folder):
     assert torch.equal(again.elbo(seed=0, **batch), pair.elbo(seed=0, **batch))
     filled = pv.load(folder / "pair", into=make(recipe, 5))
     assert torch.equal(filled.elbo(seed=0, **batch), pair.elbo(seed=0, **batch))
-    learns(SVI(*trained(again, batch), Adam({"lr": 1e-2}), Trace_ELBO()).step, batch)
+    learns(SVI(*trained(again, batch), Adam({"lr": step_size(again)}), Trace_ELBO()).step, batch)
 
 
 def copies_of_a_trained_pair(recipe, folder):

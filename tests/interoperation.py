@@ -14,12 +14,14 @@ from pyro.infer import MCMC, NUTS, Predictive
 from pyro.infer.inspect import get_model_relations
 from pyro.ops.stats import effective_sample_size
 
-from pyro_vae import tracing
+from pyro_vae import families, tracing
 
 
 def two_units(recipe):
-    """The argument of a recipe that makes every code two numbers."""
-    return {"latent": 2} if "latent" in inspect.signature(recipe).parameters else {"latents": (2, 2)}
+    """The arguments of a recipe that make every code two numbers, or few categories."""
+    sizes = {"latent": {"latent": 2}, "latents": {"latents": (2, 2)}, "codes": {"codes": 2, "categories": 3}}
+    sizes["codebook"] = {"codebook": 4, "width": 2, "hidden": (8,)}
+    return next(sizes[name] for name in sizes if name in inspect.signature(recipe).parameters)
 
 
 def make(recipe, seed=0):
@@ -155,10 +157,14 @@ def render_model(recipe):
 def nuts(recipe):
     """The posterior of one datum's codes without the guide; a class that is not given is summed out.
 
-    Its moments are held against importance sampling from the prior, whose draws need no gradient.
+    Codes that are categories and nothing else leave it nowhere to go. Its moments are held against importance sampling
+    from the prior, whose draws need no gradient.
     """
     pair = make(recipe)
     for batch in batches(pair, 1):
+        drawn = tracing.latent_sites(scored(pair.model, **batch))
+        if all(families.is_discrete(site["fn"]) for site in drawn.values()):
+            continue
         pyro.set_rng_seed(0)
         sampler = MCMC(NUTS(pair.model, max_tree_depth=5), num_samples=200, warmup_steps=60, disable_progbar=True)
         sampler.run(**batch)

@@ -344,7 +344,7 @@ TRAIN = {
     "bad setting": (["train", "--likelihood", "Normal:scale=0"], "scale: expected a finite number greater than 0"),
     "unknown prior": (
         ["train", "cvae", "--prior", "Given"],
-        "prior: unknown 'Given', expected one of Autoregressive, Cond",
+        "prior: unknown 'Given', expected one of Autoregressive, Categorical, Cond",
     ),
     "labels that do not divide": (["train", "m2", "--labelled", "33"], "labelled: expected a multiple of the number"),
     "labels for a variant without": (["train", "--labelled", "100"], "labelled: vae takes no labels; m2 does"),
@@ -404,7 +404,7 @@ RUNS = {
     "other data": (["evaluate", "RUN", "--data", "nowhere.npy"], None, "nowhere.npy: no such file"),
     "ending": (["sample", "RUN", "--out", "x.gif"], None, "out: unknown '.gif', expected one of .csv, .npy, .png"),
     "none": (["sample", "RUN", "-n", "0"], None, "n: expected a whole number of at least 1, found 0"),
-    "picture": (["plot", "RUN", "pie"], None, "plot: unknown 'pie', expected one of completions"),
+    "picture": (["plot", "RUN", "pie"], None, "plot: unknown 'pie', expected one of code_usage, completions"),
     "no plan": (["evaluate", "RUN"], lambda f: (f / "run.json").unlink(), r"run\.json: no such file"),
     "plan is text": (["evaluate", "RUN"], broken("run.json", b"hello"), r"run\.json: not a configuration of pyro_vae"),
     "plan is foreign": (["evaluate", "RUN"], broken("run.json", b'{"a": 1}'), r"run\.json: not a configuration"),

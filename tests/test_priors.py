@@ -53,9 +53,11 @@ OURS = {
 }
 NOT_OF_CODES_ALONE = {"Classes", "Conditional", "Given", "Sampled"}
 
+OF_CATEGORIES = {"Categorical", "PixelCNN"}  # see test_discrete.py and test_codes.py
+
 
 def test_every_prior_is_here():
-    assert set(OURS) | NOT_OF_CODES_ALONE == set(priors.__all__)
+    assert set(OURS) | NOT_OF_CODES_ALONE | OF_CATEGORIES == set(priors.__all__)
 
 
 def logistic():
@@ -169,7 +171,7 @@ def test_posteriors(name, variant, tmp_path):
 
 def test_every_posterior_is_here():
     named = {n for n in pv.posteriors.__all__ if inspect.isclass(getattr(pv.posteriors, n))}
-    assert named == {*POSTERIORS, "Classifier", "Transformed"}
+    assert named == {*POSTERIORS, "Categorical", "Classifier", "Transformed"}
 
 
 WORDS = {
@@ -194,8 +196,8 @@ def test_each_is_named_on_the_command_line(option, name, tmp_path):
 
 
 def test_the_command_line_names_them_all():
-    assert set(choices("prior")) == {*OURS, "Conditional"}
-    assert set(choices("posterior")) == set(POSTERIORS)
+    assert set(choices("prior")) == {*OURS, *OF_CATEGORIES, "Conditional"}
+    assert set(choices("posterior")) == {*POSTERIORS, "Categorical"}
 
 
 @pytest.mark.parametrize("name", [n for n in OURS if n != "Vamp"])

@@ -37,6 +37,23 @@ def cvae(printed):
     assert figure(r"nearest to the mean of their class: (\S+)", printed) > 0.7  # of ten classes
 
 
+def discrete_vae(printed):
+    assert figure(r"differ by (\S+) on average", printed) < 0.02  # 300 draws
+    for name in ("score", "enumerate"):
+        ((first, last),) = re.findall(rf"{name}: from (\S+) to (\S+)", printed)
+        assert float(last) < 0.8 * float(first)
+
+
+def joint_vae(printed):
+    assert figure(r"clustering accuracy (\S+)", printed) > 0.45  # of ten classes, without labels
+
+
+def vq_vae(printed):
+    ((by_hand, elbo),) = re.findall(r"by hand: (\S+), ELBO (\S+)", printed)
+    assert float(by_hand) == pytest.approx(float(elbo), abs=1e-2)
+    assert figure(r"in use: (\S+) of 16", printed) > 12
+
+
 def hvae(printed):
     """The more levels are held, the more of a datum is left."""
     both, top, none = (figure(rf"where {held} is held: (\S+)", printed) for held in ("z1 and z2", "z2", "nothing"))
@@ -60,7 +77,7 @@ def vae(printed):
     assert figure(r"pixels told from the means of the codes: (\S+)", printed) > 0.8
 
 
-FIGURES = {check.__name__: check for check in (beta_vae, cvae, dag_vae, hvae, m2, vae)}
+FIGURES = {check.__name__: check for check in (beta_vae, cvae, dag_vae, discrete_vae, hvae, joint_vae, m2, vae, vq_vae)}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
