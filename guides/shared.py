@@ -39,6 +39,11 @@ class SharedGuide(PyroModule):
         self.still = frozenset(still)
         self.sites, self.posteriors, self.others = tuple(posteriors), nn.ModuleList(posteriors.values()), others
 
+    @property
+    def by_site(self) -> dict[str, nn.Module]:
+        """The posterior that each site has."""
+        return dict(zip(self.sites, self.posteriors, strict=True))
+
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """Draw them, whatever the data."""
         if self.others is not None:

@@ -37,6 +37,13 @@ def real(name: str, value: Any, *, least: float = -math.inf, above: float = -mat
     return float(value)
 
 
+def fraction(name: str, value: Any) -> float:
+    """``value`` as a float, where it is at least 0 and less than 1."""
+    if real(name, value, least=0) >= 1:
+        raise ValueError(f"{name}: expected a number in [0, 1), found {value}")
+    return float(value)
+
+
 def instance(name: str, value: Any, kind: type) -> None:
     """Raise where ``value`` is none of ``kind``."""
     if not isinstance(value, kind):

@@ -38,15 +38,24 @@ def is_discrete(distribution: Any) -> bool:
     return bool(getattr(support, "is_discrete", False))
 
 
+def innermost(support: Any) -> Any:
+    """What the elements of a support are in, under events and mixtures.
+
+    >>> innermost(dist.Normal(torch.zeros(3), 1.0).to_event(1).support)
+    Real()
+    """
+    while hasattr(support, "base_constraint"):  # that of a mixture is its components'
+        support = support.base_constraint
+    return support
+
+
 def is_one_hot(support: Any) -> bool:
     """Whether a support holds one-hot vectors.
 
     >>> is_one_hot(dist.OneHotCategorical(torch.ones(3)).support)
     True
     """
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support is constraints.one_hot
+    return innermost(support) is constraints.one_hot
 
 
 def probabilities(distribution: Any) -> Tensor | None:
@@ -98,9 +107,7 @@ def inside(distribution: Any) -> Tensor:
         return inside(distribution.base_dist)
     if hasattr(distribution, "inside"):
         return distribution.inside()
-    support = distribution.support
-    while hasattr(support, "base_constraint"):  # that of a mixture is its components'
-        support = support.base_constraint
+    support = innermost(distribution.support)
     zero = _zero(distribution)
     try:
         return transform_to(support)(zero)
@@ -141,8 +148,7 @@ def nearest(support: Any, value: Tensor) -> Tensor:
     >>> nearest(constraints.nonnegative, torch.tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = innermost(support)
     if support is pyro_constraints.sphere:
         return nn.functional.normalize(value, dim=-1)
     if support is constraints.simplex:

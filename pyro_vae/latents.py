@@ -149,9 +149,7 @@ def suited(name: str, prior: Any) -> Builder:
         return posteriors.RectifiedNormal
     if families.is_one_hot(support) and prior.event_dim == 2:
         return posteriors.Categorical
-    inner = support
-    while hasattr(inner, "base_constraint"):
-        inner = inner.base_constraint
+    inner = families.innermost(support)
     if inner is constraints.real:
         return DiagonalNormal
     if inner is pyro_constraints.sphere:

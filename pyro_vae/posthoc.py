@@ -135,7 +135,7 @@ def _with(variant: Variant, prior: Any, seed: int) -> tuple[Variant, dict[str, n
 def _posteriors(guide: Any) -> dict[str, nn.Module]:
     """What layers with random weights have learned, by site."""
     shared = getattr(guide, "shared", None)
-    return dict(zip(shared.sites, shared.posteriors, strict=True)) if isinstance(shared, SharedGuide) else {}
+    return shared.by_site if isinstance(shared, SharedGuide) else {}
 
 
 def _tops(model: Any) -> dict[str, nn.Module]:

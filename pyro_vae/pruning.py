@@ -109,7 +109,7 @@ def _posteriors(variant: Variant) -> Mapping[str, Any]:
     shared: Any = getattr(variant.guide, "shared", None)
     if not isinstance(shared, SharedGuide):
         raise ValueError("variant: an automatic guide draws its weights, and its numbers cannot be taken apart")
-    return dict(zip(shared.sites, shared.posteriors, strict=True))
+    return shared.by_site
 
 
 def _shrink(layer: nn.Module, name: str, posteriors: Mapping[str, Any], dim: int, kept: Tensor) -> None:

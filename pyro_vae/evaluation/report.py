@@ -199,7 +199,7 @@ def evaluate(
                 moments.add(part, terms.log_weights)
                 totals.add(terms)
                 note(activity, terms, particles, variant.modules())
-            single = [n for n, p in terms.probs.items() if p.shape[-2] == 1 and n not in variant.labels]
+            single = [n for n, p in terms.probs.items() if p.shape[-2] == 1]
             if known is not None and single:
                 q = variant.encode(ancestors="mean", rows=rows, **batch)
                 for name in single:

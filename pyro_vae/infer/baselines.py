@@ -37,9 +37,7 @@ class Baseline(nn.Module):
 
     def __init__(self, net: nn.Module | None = None, decay: float = 0.9) -> None:
         super().__init__()
-        self.net, self.decay = net, checks.real("decay", decay, least=0)
-        if self.decay >= 1:
-            raise ValueError(f"decay: expected a number in [0, 1), found {decay}")
+        self.net, self.decay = net, checks.fraction("decay", decay)
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 

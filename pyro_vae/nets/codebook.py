@@ -44,9 +44,7 @@ class Codebook(nn.Module):
         super().__init__()
         checks.several("codebook", entries)
         self.size = checks.shape("size", size)
-        self.decay = checks.real("decay", decay, least=0)
-        if self.decay >= 1:
-            raise ValueError(f"decay: expected a number in [0, 1), found {decay}")
+        self.decay = checks.fraction("decay", decay)
         self.register_buffer("vectors", torch.randn(entries, checks.positive_int("width", width)))
         self.register_buffer("counts", torch.zeros(entries))  # of the vectors nearest to each, in one step
 

@@ -564,9 +564,7 @@ def _drawn(variant: Variant, site: str | None, conditions: Mapping[str, Any], se
 
 def _is_surface(support: Any) -> bool:
     """Whether codes have fewer dimensions than units."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support is pyro_constraints.sphere or support is constraints.simplex
+    return families.innermost(support) in (pyro_constraints.sphere, constraints.simplex)
 
 
 def _quantiles(
