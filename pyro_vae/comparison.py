@@ -24,7 +24,7 @@ from pyro_vae.variant import Variant
 log = logging.getLogger("pyro_vae")
 
 OURS = {"variant", "train", "validation", "seed", "out", "resume"}  # arguments of fit that compare itself sets
-COLUMNS: dict[str, Callable[[Report], float]] = {
+COLUMNS: dict[str, Callable[[Report], float | None]] = {
     "log-likelihood": lambda report: report.log_likelihood,
     "ELBO": lambda report: report.elbo,
     "rate": lambda report: report.rate,
@@ -133,7 +133,7 @@ def compare(
                 reports.append(evaluate(pair, data if test is None else test, particles=particles))
             seconds.append(run.seconds)
             done, total = len(rows) * seeds + seed + 1, len(variants) * seeds
-            figures = f"log-likelihood {reports[-1].log_likelihood:.2f}, {run.seconds:.1f} s"
+            figures = f"log-likelihood {_spread([reports[-1].log_likelihood], 2)}, {run.seconds:.1f} s"
             log.info("compare: %s, seed %d: %s (run %d of %d)", name, seed, figures, done, total)
         rows.append(Row(name, tuple(reports), tuple(seconds)))
     return Comparison(tuple(rows), f"{'training' if test is None else 'test'} data")
@@ -168,7 +168,7 @@ def _check_data(pair: Variant, data: Any, role: str, batch_size: int) -> None:
     feed = batches(pair, data, batch_size, pair.device, role)
     with pyro.validation_enabled(), checks.plainly(f"{role}: "), tracing.seeded(0):
         for batch in feed.fixed():
-            list(pair.terms(**batch))
+            list(pair.terms(partly=True, **batch))
             if feed.streams:
                 break
 
@@ -218,7 +218,10 @@ def _active(reports: Sequence[Report]) -> str:
     return f"{_spread([sum(r.active_units.values()) for r in reports], 1)} of {units}" if units else "-"
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    """mean ± sample standard deviation; of one value, the value."""
-    sd = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{sd}"
+def _spread(values: Sequence[float | None], digits: int) -> str:
+    """mean ± sample standard deviation; of one value, the value; of a pair without an ELBO, "none"."""
+    there = [value for value in values if value is not None]
+    if len(there) < len(values):
+        return "none"
+    sd = f" ± {statistics.stdev(there):.{digits}f}" if len(there) > 1 else ""
+    return f"{statistics.fmean(there):.{digits}f}{sd}"

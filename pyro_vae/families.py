@@ -129,6 +129,26 @@ def jumps(distribution: Any) -> bool:
     return bool(getattr(base(distribution), "closed_form", False))
 
 
+def factorises(distribution: Any) -> bool:
+    """Whether the units of a distribution's event are independent."""
+    return isinstance(distribution, torch.distributions.Independent) and not distribution.base_dist.event_shape
+
+
+def has_density(distribution: Any) -> bool:
+    """Whether a distribution can be scored, and not drawn from alone."""
+    return getattr(base(distribution), "has_density", True)
+
+
+def is_point(distribution: Any) -> bool:
+    """Whether a distribution is one point, not the image of a draw that brings its density along.
+
+    >>> is_point(dist.Delta(torch.zeros(3)).to_event(1))
+    True
+    """
+    one = base(distribution)
+    return isinstance(one, dist.Delta) and not bool(torch.as_tensor(one.log_density).any())
+
+
 def bounds(distribution: Any) -> tuple[float, float] | None:
     """The least and the greatest value of a distribution where these are the same for all; None where there are none.
 
@@ -184,7 +204,8 @@ def join(parts: Sequence[Any], dim: int | None = None) -> Any:
         return dist.TransformedDistribution(join([p.base_dist for p in parts], dim), first.transforms)
     names = _constructor(type(first)) & set(first.arg_constraints)
     held = {name for name in names if name in first.__dict__}  # of probs and logits, scale_tril and covariance: one
-    names = (held - {"probs"} if "logits" in held else held) or names
+    names = held or names
+    names -= {"probs"} if "logits" in names else set()  # a one-hot one holds neither, and has both
     try:
         if not names or isinstance(first, torch.distributions.TransformedDistribution):
             raise TypeError("not determined by parameters alone")

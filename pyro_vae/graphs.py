@@ -24,7 +24,7 @@ Parents = dict[str, tuple[str, ...]]
 PLATE = "data"  # of every story; Pyro knows plates and sites by one set of names
 # what programs, objectives and the verbs of a pair take by name beside the data
 TAKEN = {"self", "model", "guide", "ancestors", "fill", "held", "mean", "particles", "proposal", "resample", "rows"}
-TAKEN |= {"seed", "site", "to", "units", "values"}
+TAKEN |= {"partly", "seed", "site", "to", "units", "values"}
 
 
 @dataclass(frozen=True)

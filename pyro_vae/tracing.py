@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -42,6 +42,18 @@ def seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def resting(module: torch.nn.Module) -> Iterator[None]:
+    """No dropout, and no running average moves; each module is then in the mode that it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def reseed(seed: int, device: torch.device | None) -> None:
@@ -230,6 +242,11 @@ def until(names: Iterable[str], program: Program, batch: Batch) -> poutine.Trace
     return tracer.get_trace()
 
 
+def _has_points(distribution: Any) -> bool:
+    """Whether single values have a probability of their own."""
+    return families.is_point(distribution) or families.is_discrete(distribution)
+
+
 @dataclass
 class Terms:
     """The terms of the ELBO, one entry per site, each of shape (particles, batch), in nats.
@@ -239,7 +256,8 @@ class Terms:
     ``probs``: q(z | ancestors) of categories, in place of their mean, of shape (particles, batch, codes, categories);
     ``units``: log q - log p of each unit, of the same shape, where both factorise into units.
 
-    Of codes alone ``data`` is empty; ``units`` is, where it is not of codes alone.
+    Of codes alone ``data`` is empty; ``units`` is, where it is not of codes alone. ``unscored`` says of latent sites
+    why they have no density, and no ELBO: their terms are NaN.
     """
 
     data: dict[str, Tensor]
@@ -250,6 +268,7 @@ class Terms:
     units: dict[str, Tensor]
     #: how many numbers a code of each site has
     width: dict[str, int]
+    unscored: dict[str, str] = field(default_factory=dict)
 
     @property
     def reconstruction(self) -> Tensor:
@@ -312,8 +331,30 @@ def check(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
         check_shape(name, site)  # data first: codes are computed from them
 
 
+def unscored(guide_trace: poutine.Trace, model_trace: poutine.Trace) -> dict[str, str]:
+    """The latent sites without a density, which leave the pair without an ELBO, and why."""
+    found, drawn = {}, latent_sites(model_trace)
+    for name, site in latent_sites(guide_trace).items():
+        if name in drawn and not families.has_density(drawn[name]["fn"]):
+            found[name] = (
+                f"{name} has a prior that can only be sampled, so that log p({name}) and with it the ELBO are not known"
+            )
+        elif name in drawn and families.is_point(site["fn"]) and not _has_points(drawn[name]["fn"]):
+            found[name] = (
+                f"q({name} | x) is a point, whose KL from a prior with a density is infinite, so that there is no ELBO"
+            )
+    return found
+
+
 def _terms(
-    model: Program, guide: Program, batch: Batch, particles: int, given: tuple[str, ...], dim: int, codes: bool
+    model: Program,
+    guide: Program,
+    batch: Batch,
+    particles: int,
+    given: tuple[str, ...],
+    dim: int,
+    codes: bool,
+    partly: bool,
 ) -> Terms:
     """Terms of ``particles`` draws at once: in a plate of their own at ``dim``, or (0) as copies of the data."""
     size = len(next(iter(batch.values())))
@@ -323,7 +364,7 @@ def _terms(
             guide_trace, model_trace = run(model, guide, batch)
     else:
         guide_trace, model_trace = run(model, guide, copied(batch, particles))
-    return scored(guide_trace, model_trace, particles, size, given, dim, codes=codes)
+    return scored(guide_trace, model_trace, particles, size, given, dim, codes=codes, partly=partly)
 
 
 def scored(
@@ -335,16 +376,26 @@ def scored(
     dim: int = 0,
     *,
     codes: bool = False,
+    partly: bool = False,
 ) -> Terms:
     """The terms of two traces: of ``particles`` in a plate at ``dim``, or (0) as copies of the ``size`` data."""
     shared = {**shared_sites(guide_trace), **shared_sites(model_trace)}  # which are in no term of a datum
+    without = unscored(guide_trace, model_trace)
+    for why in () if partly else without.values():
+        raise NotImplementedError(f"{why}; sample, encode, reconstruct and evaluate do without")
     for trace in (guide_trace, model_trace):
-        trace.compute_log_prob(lambda name, site: name not in shared)
+        trace.compute_log_prob(lambda name, site: name not in shared and name not in without)
     posterior, drawn = latent_sites(guide_trace), latent_sites(model_trace)
     data = {n: s for n, s in sites(model_trace).items() if s["is_observed"] and n not in given}
 
     def per_datum(group: dict[str, Site]) -> dict[str, Tensor]:
-        return {name: folded(log_prob(site), 0, particles, size, dim).sum(-1) for name, site in group.items()}
+        def unknown(site: Site) -> Tensor:
+            return torch.full((particles, size), math.nan, device=site["value"].device)
+
+        return {
+            name: unknown(site) if name in without else folded(log_prob(site), 0, particles, size, dim).sum(-1)
+            for name, site in group.items()
+        }
 
     def per_unit(group: dict[str, Tensor | None]) -> dict[str, Tensor]:
         return {
@@ -360,9 +411,10 @@ def scored(
         for name, p in categories.items()
         if p is not None
     }
-    units = per_unit({name: _kl_by_unit(posterior[name], drawn[name]) for name in drawn if codes})
+    scorable = [name for name in drawn if codes and name not in without]
+    units = per_unit({name: _kl_by_unit(posterior[name], drawn[name]) for name in scorable})
     width = {name: site["value"].numel() // (particles * size) for name, site in posterior.items()}
-    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), means, probs, units, width)
+    return Terms(per_datum(data), per_datum(drawn), per_datum(posterior), means, probs, units, width, without)
 
 
 def _kl_by_unit(posterior: Site, prior: Site) -> Tensor | None:
@@ -450,16 +502,18 @@ def terms(
     rows: int = 4096,
     *,
     codes: bool = False,
+    partly: bool = False,
 ) -> Iterator[tuple[slice, Terms]]:
     """Terms of ``particles`` draws per datum, never more than ``rows`` decoded at a time.
 
     ``given`` names the observed sites that are conditions. Yields the slice of the data that the terms
     belong to; each slice comes up until all its particles are drawn. With ``codes`` the terms are those of the codes
-    alone, unit by unit too, and nothing is decoded.
+    alone, unit by unit too, and nothing is decoded. With ``partly`` a pair may lack the terms of some sites.
 
     Raises:
         ValueError: where a site stands outside the data plate, its values do not have the shape of its
             distribution, or the latent sites of model and guide differ.
+        NotImplementedError: where a site has no density, unless ``partly``.
     """
     size = len(next(iter(batch.values())))
     with prepared():
@@ -470,7 +524,7 @@ def terms(
         chunk = {name: value[part] for name, value in batch.items()}
         for draw in slices(particles, together):
             with prepared():
-                found = _terms(model, guide, chunk, draw.stop - draw.start, given, dim, codes)
+                found = _terms(model, guide, chunk, draw.stop - draw.start, given, dim, codes, partly)
             yield part, found
 
 

@@ -88,6 +88,9 @@ class Variant(nn.Module):
             and samples may be drawn under labels as under conditions.
         handler: an effect handler under which both programs are trained, for example
             ``pv.temper(4.0)`` for a beta-VAE. Every metric is of the bare pair.
+        stepper: builds what the pair is trained by where nothing else is said, as ``stepper(model, guide, optim,
+            clip=..., discriminator=...)``, for example :class:`pyro_vae.infer.AAE`.
+        discriminator: a net that the stepper plays against; it is saved and moved with the pair.
 
     Shapes: every verb takes and gives tensors whose first dimension is the batch.
 
@@ -115,12 +118,15 @@ class Variant(nn.Module):
         labels: Sequence[str] = (),
         *,
         handler: Messenger | None = None,
+        stepper: Callable[..., Any] | None = None,
+        discriminator: nn.Module | None = None,
     ) -> None:
         super().__init__()
         for name, program in (("model", model), ("guide", guide)):
             if not callable(program):
                 raise TypeError(f"{name}: expected a function or a module, found {type(program).__name__}")
         self.model, self.guide, self.handler = model, guide, handler
+        self.stepper, self.discriminator = stepper, discriminator
         #: the observed sites that the model takes, in its own order
         self.arguments, self._open = tracing.arguments(model)
         self.conditions = self._named("conditions", conditions)
@@ -353,14 +359,8 @@ class Variant(nn.Module):
     @contextmanager
     def _still(self, seed: int | None) -> Iterator[None]:
         """The same in a generator, which may stand still between two others: no handler is left on Pyro's stack."""
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            with torch.no_grad(), self.scope(), seeded(seed), checks.plainly():
-                yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with tracing.resting(self), torch.no_grad(), self.scope(), seeded(seed), checks.plainly():
+            yield
 
     # ------------------------------------------------------------------ verbs
 
@@ -635,9 +635,13 @@ class Variant(nn.Module):
         rows: int | None = None,
         seed: int | None = None,
         proposal: str = "guide",
+        partly: bool = False,
         **batch: Any,
     ) -> Iterator[tuple[slice, tracing.Terms]]:
-        """The terms of the bounds, site by site and datum by datum, of the bare pair; see :mod:`pyro_vae.tracing`."""
+        """The terms of the bounds, site by site and datum by datum, of the bare pair; see :mod:`pyro_vae.tracing`.
+
+        With ``partly`` those of sites without a density are NaN, which are refused otherwise.
+        """
         checks.positive_int("particles", particles)
         ready = self.prepare(batch)
         self.check_batch(ready, model=self.model, guide=self.guide)
@@ -645,7 +649,7 @@ class Variant(nn.Module):
         with self._still(seed):
             guide = tracing.from_prior(self._told(), self.given) if prior else self.guide
             yield from tracing.terms(
-                self.model, guide, ready, particles, self.conditions, tracing.rows_for(ready, rows)
+                self.model, guide, ready, particles, self.conditions, tracing.rows_for(ready, rows), partly=partly
             )
 
     def _moments(

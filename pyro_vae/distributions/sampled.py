@@ -25,6 +25,7 @@ class Sampled(TorchDistribution):
 
     arg_constraints: ClassVar = {}
     has_rsample = False
+    has_density = False
 
     def __init__(
         self, sampler: Callable[[int], Tensor], event_shape: Sequence[int], batch_shape: Sequence[int] = ()
@@ -55,6 +56,6 @@ class Sampled(TorchDistribution):
             NotImplementedError: always.
         """
         raise NotImplementedError(
-            "a prior that can only be sampled has no log p(z), which the ELBO and every bound need; sample, encode and "
-            "reconstruct do without, and so does an objective of your own that compares draws"
+            "a prior that can only be sampled has no log p(z), which the ELBO and every bound need; pv.aae and "
+            "pv.infer.MMD with kl=0 train without, sample, encode, reconstruct and evaluate do without"
         )

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyro_vae import checks, families, tracing
 from pyro_vae.data import Data, batches
-from pyro_vae.evaluation.information import mutual_information
+from pyro_vae.evaluation.information import Information, mutual_information
 from pyro_vae.evaluation.usage import CodeUsage, clustering
 from pyro_vae.infer import shared_kl
 from pyro_vae.infer.activity import verdict
@@ -33,12 +33,15 @@ class Report:
     are under q(theta) and leave it out. ``code_usage`` tells of each site of categorical codes which are in use; the
     ``active_units`` of such a site are codes that tell more than 0.01 nats of the data. ``clustering`` is the share of
     the data whose latent class stands for their label, of sites with one class, where labels are known.
+
+    A pair whose prior can only be sampled, or whose posterior is a point, has no ELBO: all figures that need one are
+    None, and ``without_elbo`` says why.
     """
 
-    elbo: float
-    log_likelihood: float
-    standard_error: float
-    effective_sample_size: float
+    elbo: float | None
+    log_likelihood: float | None
+    standard_error: float | None
+    effective_sample_size: float | None
     reconstruction: float
     kl: dict[str, float]
     active_units: dict[str, int]
@@ -54,11 +57,12 @@ class Report:
     shared_kl: float | None = None
     code_usage: dict[str, CodeUsage] = field(default_factory=dict)
     clustering: dict[str, float] = field(default_factory=dict)
+    without_elbo: str | None = None
 
     @property
-    def rate(self) -> float:
+    def rate(self) -> float | None:
         """KL(q(z | x) || p(z)), over all latent sites: the nats that the code takes."""
-        return sum(self.kl.values())
+        return sum(self.kl.values()) if self.without_elbo is None else None
 
     @property
     def distortion(self) -> float:
@@ -66,7 +70,7 @@ class Report:
         return -self.reconstruction
 
     @property
-    def bits_per_dimension(self) -> float:
+    def bits_per_dimension(self) -> float | None:
         """-log p(x) / (D ln 2), D the ``dimensions`` of a datum: all that is observed, conditions left out.
 
         Under :class:`pyro_vae.infer.observed` D is how many entries of a datum are observed, on average.
@@ -74,7 +78,7 @@ class Report:
         Of discrete data, such as 8-bit images under a discretised likelihood, it bounds the length of a code. Of a
         density it is only the density on another scale: it depends on the unit of x, and may be negative.
         """
-        return -self.log_likelihood / (self.dimensions * math.log(2))
+        return None if self.log_likelihood is None else -self.log_likelihood / (self.dimensions * math.log(2))
 
     @property
     def aggregate_kl(self) -> float | None:
@@ -82,7 +86,7 @@ class Report:
 
         The rate is that of all draws of the report, so that an estimate near 0 may fall below it.
         """
-        return None if self.mutual_information is None else self.rate - self.mutual_information
+        return None if self.mutual_information is None or self.rate is None else self.rate - self.mutual_information
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain numbers, ready for JSON: None in place of what is not a number."""
@@ -93,20 +97,29 @@ class Report:
     @property
     def verdicts(self) -> list[str]:
         """In words, where latents have collapsed onto their prior."""
-        found = (verdict(site, self.kl[site], self.units[site], active) for site, active in self.active_units.items())
+        scored = {site: active for site, active in self.active_units.items() if site in self.kl}
+        found = (verdict(site, self.kl[site], self.units[site], active) for site, active in scored.items())
         return [words for words in found if words]
 
-    def __str__(self) -> str:
+    @property
+    def _bounds(self) -> list[str]:
+        reconstruction = f"reconstruction  {self.reconstruction:10.3f}"
+        if self.without_elbo is not None:
+            return [f"ELBO                  none  {self.without_elbo}", f"{reconstruction} nats ({self.data} data)"]
         error = f"  +- {self.standard_error:.3f}" if self.data > 1 else ""
-        lines = [
+        return [
             f"log-likelihood  {self.log_likelihood:10.3f}{error} nats per datum "
             f"({self.particles} particles, {self.data} data)",
             f"ELBO            {self.elbo:10.3f}  = reconstruction - KL",
-            f"reconstruction  {self.reconstruction:10.3f}",
+            reconstruction,
         ]
-        for site, kl in self.kl.items():
+
+    def __str__(self) -> str:
+        lines = self._bounds
+        for site in {**self.kl, **self.units}:
+            kl = f"{self.kl[site]:10.3f}" if site in self.kl else f"{'none':>10s}"
             active = f"  ({self.active_units[site]} of {self.units[site]} units active)" if site in self.units else ""
-            lines.append(f"KL of {site:9s} {kl:10.3f}{active}")
+            lines.append(f"KL of {site:9s} {kl}{active}")
         if self.accuracy is not None:
             lines.append(f"accuracy        {self.accuracy:10.4f}  of {self.labelled} labelled data, by q(c | x)")
         for site, usage in self.code_usage.items():
@@ -116,10 +129,10 @@ class Report:
             lines.append(f"clustering by {site:2s} {share:9.4f}  of the data have the label of their class")
         if self.shared_kl is not None:
             lines.append(f"shared KL       {self.shared_kl:10.1f}  nats for all data together, in no figure above")
-        lines.append(f"effective draws {self.effective_sample_size:10.1f}  of {self.particles}")
-        lines.append(
-            f"bits per dimension {self.bits_per_dimension:7.3f}  ({round(self.dimensions, 1):.10g} dimensions)"
-        )
+        if self.without_elbo is None:
+            lines.append(f"effective draws {self.effective_sample_size:10.1f}  of {self.particles}")
+            dimensions = f"({round(self.dimensions, 1):.10g} dimensions)"
+            lines.append(f"bits per dimension {self.bits_per_dimension:7.3f}  {dimensions}")
         if self.mutual_information is not None:
             most = f"at most log N = {math.log(self.data):.3f} ({self.draws} draws)"
             lines += [
@@ -185,6 +198,7 @@ def evaluate(
     log_likelihood, ess = [], []
     activity: Followed = {}
     classes: dict[str, list[Tensor]] = {}
+    unscored: dict[str, str] = {}
     observed = hidden = 0
     feed = batches(variant, data, batch_size, variant.device)
     hits = labelled = 0
@@ -195,9 +209,10 @@ def evaluate(
             variant.prepare({k: v[:1] for k, v in batch.items()})  # a mask of all data ends here
             hidden += sum(int(torch.isnan(value).sum()) for value in batch.values())
             moments = Moments(len(next(iter(batch.values()))))
-            for part, terms in variant.terms(particles, rows=rows, **batch):
+            for part, terms in variant.terms(particles, rows=rows, partly=True, **batch):
                 moments.add(part, terms.log_weights)
                 totals.add(terms)
+                unscored |= terms.unscored
                 note(activity, terms, particles, variant.modules())
             single = [n for n, p in terms.probs.items() if p.shape[-2] == 1]
             if known is not None and single:
@@ -216,17 +231,18 @@ def evaluate(
             ess.append(moments.effective_sample_size)
     if hidden and hidden == observed:
         raise ValueError("data: every entry is hidden; expected masks that are True where data are observed")
-    information = mutual_information(variant, feed, particles, draws, rows, seed)
+    scored = not unscored
+    information = mutual_information(variant, feed, particles, draws, rows, seed) if scored else Information()
     bound = torch.cat(log_likelihood)
     size = len(bound)
     activity = {name: found for name, found in activity.items() if size > 1}  # one datum has no variance
     return Report(
-        elbo=totals.elbo / size,
-        log_likelihood=float(bound.mean()),
-        standard_error=float(bound.std() / size**0.5) if size > 1 else float("nan"),
-        effective_sample_size=float(torch.cat(ess).mean()),
+        elbo=totals.elbo / size if scored else None,
+        log_likelihood=float(bound.mean()) if scored else None,
+        standard_error=(float(bound.std() / size**0.5) if size > 1 else float("nan")) if scored else None,
+        effective_sample_size=float(torch.cat(ess).mean()) if scored else None,
         reconstruction=totals.reconstruction / size,
-        kl={site: kl / size for site, kl in totals.kl.items()},
+        kl={site: kl / size for site, kl in totals.kl.items() if site not in unscored},
         active_units={name: found.active for name, found in activity.items()},
         units={name: found.units for name, found in activity.items()},
         particles=particles,
@@ -244,6 +260,7 @@ def evaluate(
             if isinstance(found, Usage)
         },
         clustering={} if known is None else _clustering(classes, known),
+        without_elbo=None if scored else "; ".join(unscored.values()),
     )
 
 

@@ -96,7 +96,7 @@ def code_terms(
     length = tracing.rows_for(ready, rows)
     with variant._still(None):
         for _, terms in tracing.terms(
-            variant.model, variant.guide, ready, particles, variant.conditions, length, codes=True
+            variant.model, variant.guide, ready, particles, variant.conditions, length, codes=True, partly=True
         ):
             yield terms
 

@@ -5,9 +5,8 @@ from typing import Any
 
 from pyro.infer.util import torch_item
 from torch import Tensor
-from torch.distributions import Independent
 
-from pyro_vae import checks
+from pyro_vae import checks, families
 from pyro_vae.infer.analytic_kl import AnalyticKL, data_terms, why_estimated
 from pyro_vae.tracing import Site, latent_sites
 
@@ -94,7 +93,7 @@ class FreeBits(AnalyticKL):
         """KL of each datum and group, of shape (..., batch, groups), or its estimate from the draws."""
         posterior, prior = q["fn"], p["fn"]
         if self.per == "unit":
-            if not (_factorises(posterior) and _factorises(prior)):
+            if not (families.factorises(posterior) and families.factorises(prior)):
                 raise ValueError(f"FreeBits: the site {name!r} does not factorise into units; use per='site'")
             posterior, prior = posterior.base_dist, prior.base_dist
         kl = self._closed(name, posterior, prior, obstacle)
@@ -108,7 +107,3 @@ class FreeBits(AnalyticKL):
         loss = self.objective(model, guide, *args, **kwargs)
         loss.backward()
         return torch_item(loss)
-
-
-def _factorises(distribution: Any) -> bool:
-    return isinstance(distribution, Independent) and not distribution.base_dist.event_shape

@@ -385,10 +385,13 @@ def comparison(result: Comparison) -> Figure:
     points = []
     for i, row in enumerate(rows):
         color, reports = f"C{i % 10}", row.reports
-        bounds = [report.log_likelihood for report in reports]
+        bounds = [report.log_likelihood for report in reports if report.log_likelihood is not None]
+        rates = [report.rate for report in reports if report.rate is not None]
+        if not bounds:  # a pair without an ELBO
+            continue
         left.plot(bounds, [i] * len(bounds), "o", color=color, alpha=0.7)
         left.plot([np.mean(bounds)] * 2, [i - 0.3, i + 0.3], color=color, linewidth=1.5)
-        rates, distortions = [r.rate for r in reports], [r.distortion for r in reports]
+        distortions = [report.distortion for report in reports]
         right.plot(rates, distortions, "o", color=color, alpha=0.7, label=row.name)
         points.append((np.mean(rates), np.mean(distortions)))
     left.set_yticks(range(len(rows)), [row.name for row in rows])
@@ -396,6 +399,9 @@ def comparison(result: Comparison) -> Figure:
     left.locator_params(axis="x", nbins=5)
     left.grid(axis="x", alpha=0.3)
     left.set_xlabel(f"log-likelihood, nats per datum ({rows[0].reports[0].particles} particles)")
+    if not points:
+        plt.close(figure)
+        raise ValueError("result: no variant has an ELBO to compare")
     best = min(points, key=sum)
     name = f"minus ELBO = {sum(best):.2f}"
     right.axline(best, slope=-1, color="0.6", linestyle="--", linewidth=1, zorder=0, label=name)

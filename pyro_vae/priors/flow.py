@@ -13,6 +13,8 @@ from torch.distributions import constraints
 from pyro_vae import checks, distributions
 from pyro_vae.posteriors import bounded_scale
 
+dist.enable_validation(dist.is_validation_enabled())  # which importing zuko switches off for the whole process
+
 FLOWS = ("BPF", "MAF", "NAF", "NICE", "NSF", "SOSPF", "UNAF")
 
 

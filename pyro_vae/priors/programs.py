@@ -95,7 +95,8 @@ class HierarchicalHorseshoe(Centred):
 class Sampled(nn.Module):
     r"""z ~ p(z), known by its draws alone
 
-    A pair with such a prior dreams, encodes and reconstructs; all that asks for log p(z), the ELBO first, is refused.
+    A pair with such a prior is trained by :func:`pyro_vae.aae` or :class:`pyro_vae.infer.MMD`, dreams, encodes and
+    reconstructs; all that asks for log p(z), the ELBO first, is refused.
 
     Shapes: event (\*latent,).
 
@@ -119,10 +120,10 @@ class Sampled(nn.Module):
         super().__init__()
         self.latent, self.sampler = checks.latent(latent), sampler
         self.register_buffer("like", torch.zeros(()), persistent=False)
-        found = tuple(sampler(3).shape)
+        found = tuple(torch.as_tensor(sampler(3)).shape)
         if found != (3, *self.latent):
             raise ValueError(f"sampler: expected draws of shape {(3, *self.latent)} for n=3, found {found}")
 
     def forward(self, *conditions: Tensor) -> dist.Distribution:
         """The distribution of one code, which no condition changes."""
-        return distributions.Sampled(lambda n: self.sampler(n).to(self.like), self.latent)
+        return distributions.Sampled(lambda n: torch.as_tensor(self.sampler(n)).to(self.like), self.latent)
