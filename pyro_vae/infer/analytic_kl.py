@@ -59,16 +59,20 @@ class AnalyticKL(Trace_ELBO):
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
         for trace in (model_trace, guide_trace) if is_validation_enabled() else ():
-            trace.compute_log_prob()
+            trace.compute_log_prob(lambda name, site: families.has_density(site["fn"]))
             nodes: dict[str, Any] = dict(trace.nodes)
             for site in nodes.values():
-                if site["type"] == "sample":
+                if site["type"] == "sample" and "log_prob" in site:
                     check_site_shape(site, self.max_plate_nesting)
         factors = {name: site for name, site in guide_trace.nodes.items() if site_is_factor(site)}
         for name, site in {**latent_sites(guide_trace), **shared_sites(guide_trace), **factors}.items():
-            if not site["fn"].has_rsample:
+            if not (site["fn"].has_rsample or self._idle(site)):
                 raise self._error(name, f"has no reparameterised gradient ({site['fn']})")
         return model_trace, guide_trace
+
+    def _idle(self, site: Site) -> bool:
+        """Whether the objective does without the gradient of a draw."""
+        return False
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the ELBO, summed over the batch."""

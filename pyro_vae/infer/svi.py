@@ -78,13 +78,17 @@ class SVI:
         for weight, batch in parts:
             self._scale_gradients(1 / weight)  # what is there already keeps the weight that it has
             with self._adopting():
-                loss += weight * self.loss.loss_and_grads(self.model, self.guide, **batch)
+                loss += weight * self._backward(batch)
             self._scale_gradients(weight)
             size += weight * len(next(iter(batch.values())))
         gradients = self._present()
         if gradients:
             torch._foreach_div_(gradients, size)
         return loss
+
+    def _backward(self, batch: Mapping[str, Tensor]) -> float:
+        """The loss summed over a batch, its gradients added to those on the parameters."""
+        return self.loss.loss_and_grads(self.model, self.guide, **batch)
 
     def _present(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]

@@ -3,6 +3,7 @@
 from pyro_vae.nets.batch import FlattenBatch
 from pyro_vae.nets.codebook import Codebook
 from pyro_vae.nets.conv import Conv
+from pyro_vae.nets.discriminator import Discriminator
 from pyro_vae.nets.features import ByColumn, Log1p, OneHot, Resized, Standardise
 from pyro_vae.nets.joined import Joined
 from pyro_vae.nets.mlp import MLP, GatedLinear, GatedMLP, VariationalMLP
@@ -16,6 +17,7 @@ __all__ = [
     "ByColumn",
     "Codebook",
     "Conv",
+    "Discriminator",
     "FlattenBatch",
     "GatedLinear",
     "GatedMLP",

@@ -36,7 +36,7 @@ class Keeper:
         validated: bool,
     ) -> None:
         if patience is not None and not validated:
-            raise ValueError("patience: needs validation data")
+            raise ValueError("patience: needs validation data, and a training that makes their ELBO better")
         if resume and out is None:
             raise ValueError("resume: needs the folder of the run, out=...")
         self.run, self.stepper, self.validated = run, stepper, validated

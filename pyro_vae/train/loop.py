@@ -1,5 +1,6 @@
 """fit: any pair, any data, any stepper."""
 
+import inspect
 import itertools
 import logging
 import math
@@ -12,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.infer import ELBO, RenyiELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -20,7 +22,7 @@ from tqdm import tqdm
 from pyro_vae import checks, families, tracing
 from pyro_vae.data import Batches, batches
 from pyro_vae.data.feed import derived
-from pyro_vae.infer import SVI, AnalyticKL, enumerated, minibatch, relaxed, shared_kl
+from pyro_vae.infer import SVI, Adversarial, AnalyticKL, enumerated, minibatch, relaxed, shared_kl
 from pyro_vae.infer import temper as Temper  # the argument of fit has its name
 from pyro_vae.infer.activity import ADVICE, code_terms, collapsed
 from pyro_vae.infer.diagnosis import diagnose
@@ -33,6 +35,7 @@ from pyro_vae.variant import Variant
 WATCHED = 2048  # training data on which the terms of the ELBO are followed
 ANCESTORS = 16  # draws of the ancestors of a site, along which its active units are followed
 FEW = 512  # training data on which they are, so that of an epoch of 50,000 data they take a fortieth at most
+GAME = "what may help: more epochs, a smaller weight of what the discriminator says, another discriminator_lr"
 Paced = Temper | relaxed  # handlers that read the epoch
 log = logging.getLogger("pyro_vae")
 
@@ -56,7 +59,7 @@ def fit(
     epochs: int = 20,
     batch_size: int = 128,
     lr: float | None = None,
-    objective: ELBO | Stepper | None = None,
+    objective: ELBO | Stepper | Callable[..., Stepper] | None = None,
     temper: Any = None,
     lr_schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
     clip: float | None = None,
@@ -77,19 +80,21 @@ def fit(
         train: an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``. Negative labels
             are missing; each step then sees data with labels and data without.
         validation: the same. Its ELBO is measured after each epoch, and the weights of the best epoch are
-            those that stay.
+            those that stay; of a pair without an ELBO, or against a discriminator, those of the last.
         epochs: how often to go through the data.
         batch_size: how many data to a step (a ``DataLoader`` has its own batches).
         lr: Adam's step size, 1e-3 where nothing is said.
         objective: a :class:`pyro.infer.ELBO` (:class:`pyro_vae.FreeBits`, :class:`pyro_vae.infer.IWAE`,
-            particles, ...), or a stepper, which brings its own optimiser. By default ``Trace_ELBO``; for a pair
-            with labels ``TraceEnum_ELBO``, which sums over those that are missing; for codes whose density jumps
-            (:class:`pyro_vae.distributions.RectifiedNormal`), and for random weights,
-            :class:`pyro_vae.infer.AnalyticKL`.
+            particles, ...); a stepper, which brings its own optimiser; or what builds one, as
+            ``partial(pv.infer.FactorVAE, weight=6.0)``, called with model, guide, optim and ``clip``. By default what
+            the pair brings, or else ``Trace_ELBO``; for a pair with labels ``TraceEnum_ELBO``, which sums over those
+            that are missing; for codes whose density jumps (:class:`pyro_vae.distributions.RectifiedNormal`), and for
+            random weights, :class:`pyro_vae.infer.AnalyticKL`.
         temper: weight of the KL while training, on top of the variant's own: :class:`pyro_vae.temper`, or
             what it takes, such as ``pv.infer.WarmUp(epochs=10)``.
         lr_schedule: ``optimizer -> torch LRScheduler``, stepped after each epoch; one that waits for a plateau
-            sees minus the validation ELBO, or that of the training data where there is no validation.
+            sees minus the validation ELBO, or that of the training data where there is no validation. A
+            discriminator's step size follows that of the pair.
         clip: largest norm of the gradient of the mean over the batch.
         patience: stop after so many epochs without a better validation ELBO.
         device: ``"auto"`` is CUDA where there is one. The pair stays there.
@@ -106,6 +111,7 @@ def fit(
     Raises:
         ValueError, TypeError: before training, where an argument or the data do not fit; where a warm-up
             would outlast training; where a checkpoint is damaged or another run's.
+        NotImplementedError: where the objective asks for a density that a prior lacks.
         FileExistsError: where ``out`` holds a run already, and ``resume`` does not ask for it.
         OSError: where the folder is lost or full; the last checkpoint stays as it was.
         FloatingPointError: where the loss is NaN or infinite, with the step, the site and the likely cause.
@@ -124,8 +130,9 @@ def fit(
     nn.Module.to(variant, place)
     data = batches(variant, train, batch_size, place, "train")
     held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
+    traces = _first(variant, data, seed, ours=objective is None)
     if objective is None:
-        objective = _suited(variant, data)
+        objective = variant.stepper or _suited(variant, traces)
     if variant.shares and isinstance(objective, TraceMeanField_ELBO):
         raise ValueError(
             "objective: TraceMeanField_ELBO leaves out the Jacobian of what all data share; use pv.infer.AnalyticKL"
@@ -134,11 +141,19 @@ def fit(
         raise ValueError(
             f"objective: {type(objective).__name__} averages weights, of which relaxed codes have none; use Trace_ELBO"
         )
+    if variant.stepper is not None and objective is variant.stepper and not data.streams:
+        step = next(data.epoch(derived(seed)))  # of which there is some of each kind
+        missing = [site for site in variant.labels if not any(site in batch for _, batch in step)]
+        if missing:
+            raise ValueError(f"train: {missing[0]}: no datum has a label; expected some, or a pair without classes")
     handler = minibatch(data.size) if variant.shares else None
     stepper, paced = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler)
     _check_schedules(paced, epochs)
     run = Run(variant, seed, str(place or "as the data"))
-    keeper = Keeper(run, stepper, out, patience, resume=resume, validated=held_out is not None)
+    bound = not tracing.unscored(*traces)
+    # against a discriminator the ELBO is not what gets better
+    judged = held_out is not None and bound and not isinstance(stepper, Adversarial)
+    keeper = Keeper(run, stepper, out, patience, resume=resume, validated=judged)
     with tracing.seeded(derived(seed)), tracing.prepared(), _mode_kept(variant), keeper, ExitStack() as closing:
         parts = {"train": data} | ({} if held_out is None else {"validation": held_out})
         for name, part in parts.items():
@@ -155,18 +170,19 @@ def fit(
             row: dict[str, float] = {
                 "objective": _epoch(variant, stepper, data, paced, seed, epoch),
                 **_pace(paced),
+                **getattr(stepper, "figures", dict)(),
             }
             terms, activity = _terms(variant, data, seed, epoch)
             if variant.shares:
                 row["shared_kl"] = sum(shared_kl(variant, draws=1, seed=derived(seed)).values()) / data.size
             row |= terms | {f"active_{site}": found.active for site, found in activity.items()}
             row |= {f"perplexity_{k}": found.perplexity for k, found in activity.items() if isinstance(found, Usage)}
-            if held_out is not None:
+            if held_out is not None and bound:
                 row["validation_elbo"] = _elbo(variant, held_out, seed, epoch)
             if schedule is not None:
                 row["lr"] = float(schedule.get_last_lr()[0])
                 if isinstance(schedule, ReduceLROnPlateau):
-                    schedule.step(-row.get("validation_elbo", row["elbo"]))
+                    schedule.step(-row.get("validation_elbo", row.get("elbo", row["objective"])))
                 else:
                     schedule.step()
             row["seconds"] = time.perf_counter() - start
@@ -175,7 +191,7 @@ def fit(
             if keeper.enough():
                 break
         keeper.finish()
-    _warn(run, activity)
+    _warn(run, activity, GAME if isinstance(stepper, Adversarial) else ADVICE)
     return run
 
 
@@ -191,12 +207,18 @@ def _device(device: str | torch.device, variant: Variant) -> torch.device | None
     return found
 
 
-def _suited(variant: Variant, data: Batches) -> ELBO | None:
-    """The ELBO in the form that a pair asks for; None where any will do."""
-    batch = next(data.fixed())
-    with variant.training_scope(), variant._at_rest(0), pyro.validation_enabled(False), checks.plainly("train: "):
+def _first(variant: Variant, data: Batches, seed: int, *, ours: bool) -> tuple[poutine.Trace, poutine.Trace]:
+    """One run of guide and model on the first of the data; ``ours`` tells that what functions create is the pair's."""
+    scope = variant.training_scope if ours else pyro.get_param_store().scope
+    with tracing.seeded(derived(seed)):
+        batch = next(data.fixed())
+    with scope(), variant._at_rest(0), pyro.validation_enabled(False), checks.plainly("train: "):
         variant.check_batch(batch, model=variant.model, guide=variant.guide)
-        traces = tracing.paired(variant.model, variant.guide, batch)
+        return tracing.paired(variant.model, variant.guide, batch)
+
+
+def _suited(variant: Variant, traces: tuple[poutine.Trace, poutine.Trace]) -> ELBO | None:
+    """The ELBO in the form that a pair asks for; None where any will do."""
     nesting = tracing.plate_nesting(*traces)
     if variant.labels or isinstance(variant.handler, enumerated):  # labels that are missing are summed over
         return TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
@@ -221,19 +243,28 @@ def _stepper(
 ) -> tuple[Stepper, list[Paced]]:
     """What takes the steps, and the handlers that may change with the epoch."""
     paced = [variant.handler] if isinstance(variant.handler, Paced) else []
-    if objective is None or isinstance(objective, ELBO):
+    builder = objective.func if isinstance(objective, partial) else objective
+    builds = inspect.isclass(builder) and issubclass(builder, Stepper)
+    if objective is None or isinstance(objective, ELBO) or builds:
         checks.positive_int("objective: num_particles", getattr(objective, "num_particles", 1))
         if temper is not None:
             paced.append(temper if isinstance(temper, Temper) else Temper(temper))
         handler = None if temper is None else paced[-1]
         lr = checks.real("lr", 1e-3 if lr is None else lr, above=0)
         clip = None if clip is None else checks.real("clip", clip, above=0)
-        optim = partial(torch.optim.Adam, lr=lr, fused=True)
-        return SVI(*variant.trained(handler, batches), optim, objective, clip=clip), paced
+        optim = partial(torch.optim.Adam, lr=lr, betas=getattr(builder, "betas", (0.9, 0.999)), fused=True)
+        model, guide = variant.trained(handler, batches)
+        if not builds:
+            return SVI(model, guide, optim, objective, clip=clip), paced
+        plays = builder is getattr(variant.stepper, "func", variant.stepper)
+        given = {**getattr(variant.stepper, "keywords", {}), "discriminator": variant.discriminator} if plays else {}
+        given |= {} if clip is None else {"clip": clip}
+        return objective(model, guide, optim, **given | getattr(objective, "keywords", {})), paced
     if not isinstance(objective, Stepper):
+        found = f"the class {objective.__name__}" if inspect.isclass(objective) else type(objective).__name__
         raise TypeError(
-            f"objective: expected a pyro.infer.ELBO or a stepper with step and evaluate_loss, found "
-            f"{type(objective).__name__}"
+            "objective: expected a pyro.infer.ELBO or a stepper, with step and evaluate_loss, or what builds one; "
+            f"found {found}"
         )
     settings = {"lr": lr, "clip": clip, "temper": temper}
     told = [name for name, value in settings.items() if value is not None]
@@ -295,7 +326,7 @@ def _check(variant: Variant, stepper: Stepper, data: Batches, name: str) -> None
         if new:
             variant.prepare({k: v[:1] for k, v in batch.items()}, finite=False)  # a mask of all data ends here
             with pyro.validation_enabled(), checks.plainly(f"{name}: "):
-                list(variant.terms(**batch))
+                list(variant.terms(partly=True, **batch))
                 stepper.evaluate_loss(**batch)
         elif data.streams:  # the rest is looked at when it comes by
             break
@@ -386,13 +417,15 @@ def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> tuple[dict
     totals, count = tracing.Totals(), 0
     few = min(FEW, max(data.size // 50, 64))
     activity: Followed = {}
+    unscored: dict[str, str] = {}
     with tracing.seeded(derived(seed)), _checked(data, epoch):
         for batch in data.fixed():
-            for _, terms in variant.terms(**batch):
+            for _, terms in variant.terms(partly=True, **batch):
                 totals.add(terms)
+                unscored |= terms.unscored
                 if len(terms.posterior) == 1:  # a site without ancestors has one mean
                     note(activity, terms, 1, variant.modules())
-            if not math.isfinite(totals.elbo):
+            if not math.isfinite(totals.reconstruction if unscored else totals.elbo):
                 with variant.scope():
                     cause = diagnose(variant.model, variant.guide, batch)
                 raise FloatingPointError(f"epoch {epoch + 1}, after step {data.steps}: the ELBO is not finite: {cause}")
@@ -405,8 +438,9 @@ def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> tuple[dict
             if count >= WATCHED:
                 break
     known = {site: found for site, found in activity.items() if found.size > 1}  # one datum has no variance
-    sums = {"elbo": totals.elbo, "reconstruction": totals.reconstruction}
-    sums |= {f"kl_{site}": kl for site, kl in totals.kl.items()}
+    sums = {} if unscored else {"elbo": totals.elbo}
+    sums |= {"reconstruction": totals.reconstruction}
+    sums |= {f"kl_{site}": kl for site, kl in totals.kl.items() if site not in unscored}
     return {column: value / count for column, value in sums.items()}, known
 
 
@@ -422,7 +456,8 @@ def _elbo(variant: Variant, data: Batches, seed: int, epoch: int) -> float:
 
 
 def _show(bar: Any, epoch: int, row: dict[str, float], activity: Followed) -> None:
-    shown = [k for k in row if k in ("elbo", "reconstruction", "validation_elbo") or k.startswith("kl_")]
+    told = ("elbo", "reconstruction", "validation_elbo", "discriminator")
+    shown = [k for k in row if k in told or k.startswith("kl_")]
     figures = {k: f"{row[k]:.2f}" for k in shown}
     bar.set_postfix(figures, refresh=False)
     bar.update()
@@ -431,17 +466,19 @@ def _show(bar: Any, epoch: int, row: dict[str, float], activity: Followed) -> No
     log.info("epoch %d: %s (nats per datum)%s", epoch + 1, words, active and f"; active units: {active}")
 
 
-def _warn(run: Run, activity: Followed) -> None:
+def _warn(run: Run, activity: Followed, advice: str = ADVICE) -> None:
     """Name the sites that have collapsed in the pair that stays, which is that of the best epoch."""
     told = []
     for site, found in activity.items():
+        if f"kl_{site}" not in run.history:  # of a prior that can only be sampled
+            continue
         kl, active = (run.history[f"{figure}_{site}"][run.best_epoch - 1] for figure in ("kl", "active"))
         if math.isfinite(active):  # an epoch from before a resumption may lack it
             told.append(collapsed(site, kl, found.units, int(active)))
     for words in filter(None, told):
         log.warning("site %s", words)
     if any(told):
-        log.warning(ADVICE)
+        log.warning(advice)
 
 
 @contextmanager

@@ -22,7 +22,8 @@ class Run:
     data; of several latent sites along 16 draws of their ancestors, on 64 to 512 of them; of sites whose posterior
     has a mean, or is categorical), ``perplexity_<site>`` (of categorical codes, how many categories are in use),
     ``shared_kl`` (of what all data share, per datum), ``validation_elbo``, ``weight_<site>`` and ``temperature`` (of a
-    schedule), ``lr``, ``seconds``.
+    schedule), ``discriminator`` (the share of its right answers, where there is one), ``lr``, ``seconds``. A pair
+    without an ELBO has no column of it.
     """
 
     variant: Variant
@@ -72,7 +73,7 @@ class Run:
 
     def __repr__(self) -> str:
         last = {k: v[-1] for k, v in self.history.items() if k in ("elbo", "validation_elbo")}
-        figures = ", ".join(f"{k} {v:.2f}" for k, v in last.items())
+        figures = "".join(f", {k} {v:.2f}" for k, v in last.items())
         return (
-            f"Run({self.epochs} epochs, {self.seconds:.1f} s on {self.device}, best epoch {self.best_epoch}, {figures})"
+            f"Run({self.epochs} epochs, {self.seconds:.1f} s on {self.device}, best epoch {self.best_epoch}{figures})"
         )

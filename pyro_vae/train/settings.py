@@ -1,5 +1,6 @@
 """What makes a run the run that it is, in words: a checkpoint of other settings is not resumed."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,9 @@ def settings(
         "lr_schedule": _words(schedule),
         "parameters": f"{len(trained)} trained, {storage.digest(trained)[:16]}",
     }
+    if (opponent := getattr(stepper, "opponent", None)) is not None:
+        words["discriminator_optim"] = _words(opponent, opponent.defaults)
+        words["discriminator"] = f"{type(stepper.discriminator).__name__}, {_digest(stepper.discriminator)}"
     for name, part in parts.items():
         # before any transform, whose draws differ between devices
         step = next(iter(part.epoch(derived(seed))))
@@ -54,9 +58,13 @@ def _fills(batch: Mapping[str, Any]) -> dict[str, str]:
 
 def _pair(variant: Variant) -> str:
     """Two pairs whose parameters have the same shapes may tell different stories."""
-    layers = nn.Module.__repr__(variant)  # every module and what it says of itself
     built = str(variant.recipe and saving.config(variant.recipe))
-    return f"{variant.recipe.name if variant.recipe else 'of your own'}, {storage.digest({}, built + layers)[:16]}"
+    return f"{variant.recipe.name if variant.recipe else 'of your own'}, {_digest(variant, built)}"
+
+
+def _digest(module: nn.Module, built: str = "") -> str:
+    words = built + nn.Module.__repr__(module)  # every module and what it says of itself
+    return storage.digest({}, re.sub(r" at 0x[0-9a-f]+", "", words))[:16]  # but where it lies in memory
 
 
 def _words(thing: Any, held: Mapping[str, Any] | None = None) -> str:
