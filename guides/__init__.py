@@ -5,6 +5,7 @@ if __name__ != "pyro_vae.guides":
         f"this folder holds the package pyro_vae.guides, not {__name__!r}: write `from pyro_vae.guides import VAEGuide`"
     )
 
+from pyro_vae.guides.aae import AAEGuide
 from pyro_vae.guides.amortised import Amortised
 from pyro_vae.guides.bottom_up import BottomUpGuide
 from pyro_vae.guides.cvae import CVAEGuide
@@ -18,6 +19,7 @@ from pyro_vae.guides.vae import VAEGuide
 from pyro_vae.guides.vq import VQGuide
 
 __all__ = [
+    "AAEGuide",
     "Amortised",
     "BottomUpGuide",
     "CVAEGuide",

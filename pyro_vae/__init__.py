@@ -15,14 +15,51 @@ if not (Path(__file__).parent / "models").is_dir():  # a checkout: models/ and g
     __path__.append(str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
-    from pyro_vae import data, distributions, guides, infer, likelihoods, models, nets, plot, posteriors, priors
+    from pyro_vae import (
+        data,
+        distributions,
+        evaluation,
+        guides,
+        infer,
+        likelihoods,
+        models,
+        nets,
+        plot,
+        posteriors,
+        priors,
+    )
     from pyro_vae.comparison import compare
     from pyro_vae.completing import automatic, completed
-    from pyro_vae.evaluation import audit, collapse_report, evaluate, weight_information, weights_report
+    from pyro_vae.evaluation import (
+        aggregate_test,
+        audit,
+        collapse_report,
+        disentanglement,
+        evaluate,
+        parzen_log_likelihood,
+        sample_quality,
+        train_classifier,
+        weight_information,
+        weights_report,
+    )
     from pyro_vae.infer import FreeBits, temper
     from pyro_vae.posthoc import fit_prior
     from pyro_vae.pruning import prune
-    from pyro_vae.recipes import RECIPES, beta_vae, cvae, dag_vae, discrete_vae, hvae, joint_vae, load, m2, vae, vq_vae
+    from pyro_vae.recipes import (
+        RECIPES,
+        aae,
+        beta_vae,
+        cvae,
+        dag_vae,
+        discrete_vae,
+        hvae,
+        joint_vae,
+        load,
+        m2,
+        vae,
+        vae_gan,
+        vq_vae,
+    )
     from pyro_vae.story import Story
     from pyro_vae.train import fit
     from pyro_vae.variant import Variant
@@ -32,12 +69,24 @@ __version__ = "0.1.0"
 _HOMES = {
     "comparison": ["compare"],
     "completing": ["automatic", "completed"],
-    "evaluation": ["audit", "collapse_report", "evaluate", "weight_information", "weights_report"],
+    "evaluation": [
+        "aggregate_test",
+        "audit",
+        "collapse_report",
+        "disentanglement",
+        "evaluate",
+        "parzen_log_likelihood",
+        "sample_quality",
+        "train_classifier",
+        "weight_information",
+        "weights_report",
+    ],
     "infer": ["FreeBits", "temper"],
     "posthoc": ["fit_prior"],
     "pruning": ["prune"],
     "recipes": [
         "RECIPES",
+        "aae",
         "beta_vae",
         "cvae",
         "dag_vae",
@@ -47,6 +96,7 @@ _HOMES = {
         "load",
         "m2",
         "vae",
+        "vae_gan",
         "vq_vae",
     ],
     "story": ["Story"],
@@ -54,13 +104,27 @@ _HOMES = {
     "variant": ["Variant"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ["data", "distributions", "guides", "infer", "likelihoods", "models", "nets", "plot", "posteriors", "priors"]
+_ROOMS = [
+    "data",
+    "distributions",
+    "evaluation",
+    "guides",
+    "infer",
+    "likelihoods",
+    "models",
+    "nets",
+    "plot",
+    "posteriors",
+    "priors",
+]
 
 __all__ = [
     "RECIPES",
     "FreeBits",
     "Story",
     "Variant",
+    "aae",
+    "aggregate_test",
     "audit",
     "automatic",
     "beta_vae",
@@ -71,8 +135,10 @@ __all__ = [
     "dag_vae",
     "data",
     "discrete_vae",
+    "disentanglement",
     "distributions",
     "evaluate",
+    "evaluation",
     "fit",
     "fit_prior",
     "guides",
@@ -84,12 +150,16 @@ __all__ = [
     "m2",
     "models",
     "nets",
+    "parzen_log_likelihood",
     "plot",
     "posteriors",
     "priors",
     "prune",
+    "sample_quality",
     "temper",
+    "train_classifier",
     "vae",
+    "vae_gan",
     "vq_vae",
     "weight_information",
     "weights_report",

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import pyro
 import torch
+from pyro import poutine
 from torch import nn
 from torch.distributions import OneHotCategorical
 
 from pyro_vae import checks, families, likelihoods, posteriors
 from pyro_vae.distributions import Codes
-from pyro_vae.latents import built_prior, needs, of, suited
-from pyro_vae.nets import MLP, Conv, FlattenBatch, GatedMLP, Joined, OneHot, VariationalMLP
+from pyro_vae.latents import PROBES, built_prior, has_sites, needs, of, suited
+from pyro_vae.nets import MLP, Conv, Discriminator, FlattenBatch, GatedMLP, Joined, OneHot, VariationalMLP
 from pyro_vae.nets.features import Features
 from pyro_vae.nets.joined import joint
 from pyro_vae.posteriors import Classifier, DiagonalNormal, encoder_shape, twice
 from pyro_vae.priors import Categorical, Classes, Given
+from pyro_vae.tracing import seeded
 
 Net = Callable[..., nn.Module]
 Part = Features | tuple[int, ...]  # what a net reads: by its features, or by its shape where it is taken as it is
@@ -132,8 +135,9 @@ class PairParts(Nets):
         given: Sequence[Condition] = (),
         *,
         posterior_reads: bool = True,
+        decoder_reads: bool = True,
     ) -> None:
-        """``posterior_reads`` tells whether the posterior reads what is given, as the other parts do."""
+        """``posterior_reads`` and ``decoder_reads`` tell whether these read what is given, as the prior does."""
         self.data_shape = checks.shape("data_shape", data_shape)
         self.code = checks.latent(latent)
         self.latent = self.code if len(self.code) > 1 else self.code[0]
@@ -146,6 +150,7 @@ class PairParts(Nets):
         self._likelihood, self._prior, self._posterior = likelihood, prior, posterior
         self._encoder, self._decoder, self._given = encoder, decoder, given
         self._read = given if posterior_reads else ()
+        self._told = given if decoder_reads else ()
         super().__init__(net, hidden)
 
     @cached_property
@@ -188,6 +193,41 @@ class PairParts(Nets):
                 f"prior: expected one over one-hot codes, such as pv.priors.Categorical, found {families.family(prior)}"
             )
 
+    def of_codes(self, classifier: nn.Module | None, classes: int) -> nn.Module:
+        """q(c | z)."""
+        return Classifier(classifier or MLP(self.code, classes, hidden=(64,)), self.code, classes)
+
+    def check_drawn(self) -> None:
+        """Raise where the prior cannot be drawn from, or not under every class."""
+        prior, (c,) = self.prior, self._given or (None,)
+        classes = [] if c is None else [c.density()().enumerate_support()]
+        n = len(classes[0]) if classes else PROBES
+        if has_sites(prior, [] if c is None else [c.shape]):
+            raise ValueError("prior: expected one without sample sites of its own, which no discriminator sees")
+        try:
+            with torch.no_grad(), seeded(0), poutine.block(), pyro.plate("data", n):
+                found = prior(*classes)
+                drawn = found.sample()
+        except Exception as error:  # whatever a prior of the user's may raise
+            under = f" under each of {n} classes" if classes else ""
+            raise ValueError(f"prior: cannot be sampled{under}: {' '.join(str(error).split())}") from None
+        if not torch.isfinite(drawn).all():
+            raise ValueError("prior: expected finite draws, found NaN or infinite ones")
+        if classes and tuple(found.batch_shape[-1:]) != (n,):
+            raise ValueError(
+                f"prior: expected one that is given the class, such as pv.priors.Ring, found {families.family(found)}, "
+                "which is the same for all classes"
+            )
+
+    def discriminator(self, discriminator: nn.Module | Net | None, shape: tuple[int, ...]) -> nn.Module:
+        """One number, from samples of a shape."""
+        if not isinstance(discriminator, nn.Module):
+            build = discriminator or Discriminator
+            checks.built_by("discriminator", build)
+            discriminator = build(shape, (1,))
+        checks.net("discriminator", discriminator, [shape], (1,))
+        return discriminator
+
     def critic(self, critic: nn.Module | None) -> nn.Module:
         """One number for each datum."""
         critic = critic or self._reading([self._data()], (1,), self.data_shape)
@@ -200,8 +240,8 @@ class PairParts(Nets):
         code, decoder = self.code, self._decoder
         if not isinstance(decoder, nn.Module):
             outside = likelihoods.decoder_shape(self._likelihood, self.data_shape)
-            decoder = self._telling([code, *(c.read() for c in self._given)], outside, self.data_shape, decoder)
-        latent = [code, *(c.shape for c in self._given)] if self._given else self.latent
+            decoder = self._telling([code, *(c.read() for c in self._told)], outside, self.data_shape, decoder)
+        latent = [code, *(c.shape for c in self._told)] if self._told else self.latent
         return self._likelihood(decoder, latent, self.data_shape)
 
     @cached_property
@@ -210,6 +250,8 @@ class PairParts(Nets):
         inside = [c.shape for c in self._given]
         parts: dict[str, Callable[[], Any]] = {"posterior": self._read_alone, "bounds": self._bounds}
         parts["data_shape"] = lambda: self.data_shape
+        if self._given and not inside[0]:
+            parts["classes"] = lambda: len(self._given[0].density()().enumerate_support())
         if self._given:
             parts |= {"net": self._conditional, "inside": lambda: inside[0]}
         return built_prior("prior", self._prior, self.code, inside, parts)
@@ -232,7 +274,7 @@ class PairParts(Nets):
 
     def _bounds(self) -> tuple[float, float] | None:
         with torch.no_grad():
-            return families.bounds(of(self.likelihood, [self.code, *(c.shape for c in self._given)]))
+            return families.bounds(of(self.likelihood, [self.code, *(c.shape for c in self._told)]))
 
     def _data(self) -> Part:
         """How a net reads the data: as they are, or as their likelihood lets them be read."""

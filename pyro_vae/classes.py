@@ -25,7 +25,7 @@ def probabilities(
     batch.pop(site, None)
     if checks.known("by", by, ["guide", "model"]) == "model":
         return _by_model(pair, site, batch, particles, seed, rows)
-    q = pair.encode(rows=rows, seed=seed, **batch) if site in pair.labels else {}
+    q = pair.encode(ancestors="mean", rows=rows, seed=seed, **batch) if site in pair.labels else {}
     if site not in q:
         raise ValueError(f"classify: the guide takes {site!r} as given and says nothing of it; use by='model'")
     return q[site].log_prob(_classes(site, q[site])).exp().movedim(0, -1)

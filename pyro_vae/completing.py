@@ -217,7 +217,8 @@ def automatic(variant: Variant, guide: Callable[..., nn.Module] = AutoNormal) ->
     settings = {"init_loc_fn": init_to_value(values=values)} if takes else {}
     story: Any = pair.model
     amortised.shared = _started(guide(story.draw_shared, **settings))
-    return Variant(pair.model, pair.guide, pair.conditions, pair.labels, handler=pair.handler)
+    how = {role: getattr(pair, role) for role in ("handler", "stepper", "discriminator")}
+    return Variant(pair.model, pair.guide, pair.conditions, pair.labels, **how)
 
 
 def _own(

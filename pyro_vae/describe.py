@@ -21,7 +21,8 @@ def variant(pair: "Variant") -> str:
     lines = [_title(pair), f"  {_equation(pair.model, 'p(x, z)')}", f"  {_equation(pair.guide, 'q(z | x)')}"]
     rows = _sites(pair)
     lines += rows or ["  sites: shown once a batch has been seen"]
-    counts = {role: _parameters(getattr(pair, role)) for role in ("model", "guide")}
+    roles = ["model", "guide", *["discriminator"] * (pair.discriminator is not None)]
+    counts = {role: _parameters(getattr(pair, role)) for role in roles}
     lines.append("  parameters: " + ", ".join(f"{role} {count}" for role, count in counts.items()))
     return "\n".join(lines)
 
@@ -41,7 +42,11 @@ def _title(pair: "Variant") -> str:
     else:
         arguments = ", ".join(f"{k}={_short(v)}" for k, v in pair.recipe.arguments.items() if v is not None)
         title = f"{pair.recipe.name}({arguments})"
-    return title + (f", trained under {pair.handler}" if pair.handler is not None else "")
+    return title + "".join(f", trained {word} {_short(how)}" for word, how in _ways(pair) if how is not None)
+
+
+def _ways(pair: "Variant") -> list[tuple[str, Any]]:
+    return [("under", pair.handler), ("by", getattr(pair.stepper, "func", pair.stepper))]
 
 
 def _name(program: Any) -> str:

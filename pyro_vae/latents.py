@@ -78,6 +78,34 @@ def needs(prior: Any, *parts: str) -> bool:
     return builds and bool({*parts} & {*inspect.signature(prior).parameters})
 
 
+class Fixed(nn.Module):
+    """A prior that is a distribution as it is; its tensors go where the pair goes."""
+
+    def __init__(self, distribution: Any) -> None:
+        super().__init__()
+        self.distribution = distribution
+
+    def forward(self, *conditions: Tensor) -> Any:
+        """The distribution of one code, which no condition changes."""
+        return self.distribution
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Fixed":
+        super()._apply(fn, recurse)
+        self.distribution = _mapped(self.distribution, fn)
+        return self
+
+
+def _mapped(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """A distribution with all its tensors, and those of what it is made of, seen to."""
+    if isinstance(value, Tensor):
+        return fn(value)
+    if not isinstance(value, torch.distributions.Distribution):
+        return value
+    new = copy.copy(value)
+    new.__dict__.update({name: _mapped(held, fn) for name, held in vars(value).items()})
+    return new
+
+
 class Own(PyroModule):
     """A prior of the user's, given no more than it takes."""
 

@@ -81,6 +81,7 @@ def _resting(pair: Variant, moving: list[nn.Module]) -> Iterator[None]:
     frozen = [p for p in pair.parameters() if id(p) not in trained and p.requires_grad]
     still = [m for m in pair.modules() if id(m) not in within and not trained & {id(p) for p in m.parameters()}]
     handler, pair.handler = pair.handler, None  # a weight on the KL would only rescale what is maximised
+    stepper, pair.stepper = pair.stepper, None  # the game was about the codes, which stand still now
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -91,7 +92,7 @@ def _resting(pair: Variant, moving: list[nn.Module]) -> Iterator[None]:
             warnings.filterwarnings("ignore", "(?s).*requires_grad=False", UserWarning)  # as it shall be
             yield
     finally:
-        pair.handler = handler
+        pair.handler, pair.stepper = handler, stepper
         for parameter in frozen:
             parameter.requires_grad_(True)
         for module in still:

@@ -4,6 +4,7 @@ The signature of a recipe is the only place where the hyper-parameters of a vari
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from torch import nn
+from torch.distributions import Distribution
 
 from pyro_vae import checks, graphs, saving
 from pyro_vae.building import Net, PairParts, category, label, vector
 from pyro_vae.completing import completed
 from pyro_vae.distributions.codes import check_combinations
 from pyro_vae.guides import (
+    AAEGuide,
     BottomUpGuide,
     CVAEGuide,
     DAGGuide,
@@ -27,18 +30,20 @@ from pyro_vae.guides import (
     VAEGuide,
     VQGuide,
 )
-from pyro_vae.infer import Anneal, Baseline, enumerated, relaxed, temper
+from pyro_vae.infer import AAE, VAEGAN, Anneal, Baseline, enumerated, relaxed, temper
+from pyro_vae.latents import Fixed
 from pyro_vae.levels import LevelParts
-from pyro_vae.likelihoods import Bernoulli
+from pyro_vae.likelihoods import Bernoulli, Normal
 from pyro_vae.maps import MapParts
-from pyro_vae.models import CVAEModel, DAGModel, HVAEModel, JointModel, VAEModel
-from pyro_vae.nets import Strided
-from pyro_vae.priors import Categorical, Conditional, PixelCNN, StandardNormal
+from pyro_vae.models import AAEModel, CVAEModel, DAGModel, HVAEModel, JointModel, VAEModel
+from pyro_vae.nets import Discriminator, Strided
+from pyro_vae.priors import Categorical, Conditional, PixelCNN, Ring, Sampled, StandardNormal
 from pyro_vae.variant import Variant
 
 Recipe = Callable[..., Variant]
 
 RECIPES: dict[str, Recipe] = {}
+SQUASHED = partial(Normal, scale=0.2, squashed=True)
 ESTIMATORS = ("enumerate", "relaxed", "score", "straight-through")
 
 
@@ -617,3 +622,185 @@ def vq_vae(
     model = VAEModel(parts.prior(prior), parts.likelihood)
     guide = VQGuide(parts.encoder, parts.codebook, checks.real("commitment", commitment, least=0))
     return Variant(model, completed(model, guide))
+
+
+@recipe
+def aae(
+    data_shape: Sequence[int] | int,
+    latent: int = 2,
+    *,
+    classes: int | None = None,
+    weight: float = 100.0,
+    classification: float | None = None,
+    penalty: float = 1.0,
+    discriminator_lr: float = 1e-3,
+    prior: Any = None,
+    likelihood: Callable[..., nn.Module] = Bernoulli,
+    posterior: Callable[..., nn.Module] | None = None,
+    net: Net | None = None,
+    hidden: Sequence[int] | None = None,
+    encoder: nn.Module | Net | None = None,
+    decoder: nn.Module | Net | None = None,
+    discriminator: nn.Module | Net | None = None,
+    classifier: nn.Module | None = None,
+) -> Variant:
+    r"""maximise E_q[log p(x | z)] - weight KL(q(z) || p(z)),   q(z) = mean_x q(z | x)
+
+    The story and the guide are those of :func:`vae`, and the codes of all data together are held to the prior, which
+    need only be sampled, by a discriminator (:class:`pyro_vae.infer.AAE`, which :func:`pyro_vae.fit` takes of itself).
+
+    With ``classes`` p(x, z, c) = p(c) p(z | c) p(x | z),   q(z, c | x) = q(z | x) q(c | z): a mode of the prior for
+    each class. In data for ``fit`` and ``evaluate`` a label of -1 is one that is missing; such a datum may have a code
+    of any class.
+
+    Args:
+        data_shape: shape of one datum, (channels, height, width) for an image.
+        latent: dimensions of the code z.
+        classes: how many, where the data have labels that are to have codes of their own.
+        weight: of the KL of all codes together, in nats per datum.
+        classification: weight of the classification loss of a labelled datum, -log q(c | z); 1 where nothing is said.
+        penalty: on the slope of the discriminator; see :class:`pyro_vae.infer.Adversarial`.
+        discriminator_lr: step size of the discriminator.
+        prior: p(z): as for :func:`vae`; or a distribution; or anything with a method ``sample(n)``, which gives n
+            codes. With ``classes`` one that is given them, as :class:`pyro_vae.priors.Ring`, which it is where nothing
+            is said; else the standard normal.
+        posterior: see :func:`vae`; with :class:`pyro_vae.posteriors.Delta` the code of a datum is a point.
+        likelihood, net, hidden, encoder, decoder: see :func:`vae`.
+        discriminator: what builds it, as ``discriminator(inside, outside)``, or a module from (batch, latent) to
+            (batch, 1); with ``classes`` from (batch, latent + classes).
+        classifier: in place of a built one, a module from (batch, latent) to (batch, classes).
+
+    Raises:
+        ValueError: where the prior cannot be sampled, or not under each class; where the discriminator, or another
+            net of yours, has the wrong width; in training, where the prior has parameters, which no game teaches.
+
+    Source: Makhzani et al. 2015, arXiv:1511.05644.
+
+    >>> from pyro_vae.priors import SwissRoll
+    >>> pair = aae((1, 8, 8), prior=SwissRoll)
+    >>> run = pv.fit(pair, pv.data.load("digits", binarise="threshold"), epochs=1, progress=False)
+    >>> pair.sample(4).shape
+    torch.Size([4, 1, 8, 8])
+    """
+    if classes is None and (classifier is not None or classification is not None):
+        raise ValueError("classifier, classification: expected with classes=..., found no classes")
+    usual = StandardNormal if classes is None else partial(Ring, components=checks.several("classes", classes))
+    prior = usual if prior is None else _drawable(prior, latent)
+    given = [] if classes is None else [label(classes)]
+    parts = PairParts(
+        data_shape,
+        latent,
+        likelihood,
+        prior,
+        posterior,
+        net,
+        hidden,
+        encoder,
+        decoder,
+        given,
+        posterior_reads=False,
+        decoder_reads=False,
+    )
+    parts.check_drawn()
+    stepper = partial(AAE, **_game(weight, penalty, discriminator_lr))
+    opponent = parts.discriminator(discriminator, (math.prod(parts.code) + (classes or 0),))
+    if classes is not None:
+        alpha = checks.real("classification", 1.0 if classification is None else classification, least=0)
+        model: nn.Module = AAEModel(given[0].density(), parts.prior, parts.likelihood)
+        guide: nn.Module = AAEGuide(parts.posterior, parts.of_codes(classifier, classes), alpha)
+    else:
+        model, guide = VAEModel(parts.prior, parts.likelihood), VAEGuide(parts.posterior)
+    labels = () if classes is None else ("c",)
+    parts.check_used()
+    return Variant(
+        model,
+        completed(model, guide, **dict.fromkeys(labels, ())),
+        labels=labels,
+        stepper=stepper,
+        discriminator=opponent,
+    )
+
+
+def _drawable(prior: Any, latent: Sequence[int] | int) -> Any:
+    """A prior of an argument that may be a distribution, or anything with a method ``sample``."""
+    if isinstance(prior, Distribution):
+        if not callable(prior):
+            raise TypeError(f"prior: expected a distribution of pyro.distributions, found one of torch: {prior!r:.60}")
+        return Fixed(prior)
+    if inspect.isclass(prior) or isinstance(prior, nn.Module) or not callable(getattr(prior, "sample", None)):
+        return prior
+    try:
+        return Sampled(latent, prior.sample)
+    except Exception as error:  # whatever a class of the user's may raise
+        raise ValueError(f"prior: cannot be sampled: {error}") from None
+
+
+def _game(weight: float, penalty: float, discriminator_lr: float) -> dict[str, Any]:
+    """What a pair and its discriminator play for."""
+    return {
+        "weight": checks.real("weight", weight, least=0),
+        "penalty": checks.real("penalty", penalty, least=0),
+        "discriminator_lr": checks.real("discriminator_lr", discriminator_lr, above=0),
+    }
+
+
+@recipe
+def vae_gan(
+    data_shape: Sequence[int] | int,
+    latent: int = 20,
+    *,
+    weight: float = 5.0,
+    scale: float = 0.5,
+    penalty: float = 0.0,
+    discriminator_lr: float = 4e-4,
+    prior: Callable[..., Any] = StandardNormal,
+    likelihood: Callable[..., nn.Module] = SQUASHED,
+    posterior: Callable[..., nn.Module] | None = None,
+    net: Net | None = None,
+    hidden: Sequence[int] | None = None,
+    encoder: nn.Module | Net | None = None,
+    decoder: nn.Module | Net | None = None,
+    discriminator: nn.Module | Net | None = None,
+) -> Variant:
+    r"""maximise E_q[log p(f(x) | z)] - KL(q(z | x) || p(z)) - weight (E_q + E_p)[log(1 + exp T(x'))],   x' = E[x | z]
+
+    The story and the guide are those of :func:`vae`; while training, images are compared by features f of a
+    discriminator T, which tells those of the decoder from the data (:class:`pyro_vae.infer.VAEGAN`, which
+    :func:`pyro_vae.fit` takes of itself). Metrics are of the likelihood p(x | z), for which nothing is trained: a
+    sharp image is a poor mean.
+
+    Args:
+        data_shape: shape of one datum, (channels, height, width) for an image.
+        latent: dimensions of the code z.
+        weight: of the adversarial term, in nats per image.
+        scale: of the features; the smaller, the more reconstructions count against the KL.
+        penalty: on the slope of the discriminator; see :class:`pyro_vae.infer.Adversarial`.
+        discriminator_lr: step size of the discriminator.
+        prior, posterior, net, hidden, encoder, decoder: see :func:`vae`.
+        likelihood: see :func:`vae`; by default a normal around means in (0, 1), of grey or coloured images. The
+            discriminator sees its means: of binary images it would know them by their greys.
+        discriminator: what builds it, as ``discriminator(inside, outside)``, or a module from (batch, \*data_shape) to
+            (batch, 1), with a method ``features``, as :class:`pyro_vae.nets.Discriminator` has; by default one with
+            spectral normalisation.
+
+    Raises:
+        ValueError: where the discriminator has no features or the wrong width, or another argument does not fit.
+
+    Source: Larsen et al. 2016, arXiv:1512.09300.
+
+    >>> pair = vae_gan((1, 8, 8), latent=4)
+    >>> run = pv.fit(pair, pv.data.load("digits"), epochs=1, progress=False)
+    >>> pair.sample(4, mean=True).shape
+    torch.Size([4, 1, 8, 8])
+    """
+    parts = PairParts(data_shape, latent, likelihood, prior, posterior, net, hidden, encoder, decoder)
+    model = VAEModel(parts.prior, parts.likelihood)
+    guide = completed(model, VAEGuide(parts.posterior))
+    parts.check_used()
+    usual = partial(Discriminator, spectral=True)
+    opponent = parts.discriminator(usual if discriminator is None else discriminator, parts.data_shape)
+    if not callable(getattr(opponent, "features", None)):
+        raise ValueError("discriminator: expected a method `features`, as of pv.nets.Discriminator, found none")
+    scale = checks.real("scale", scale, above=0)
+    stepper = partial(VAEGAN, scale=scale, **_game(weight, penalty, discriminator_lr))
+    return Variant(model, guide, stepper=stepper, discriminator=opponent)

@@ -27,7 +27,16 @@ from pyro_vae.train import Run
 from pyro_vae.train.keeper import locked
 from pyro_vae.train.run import CHECKPOINT, METRICS
 
-BAD_INPUT = (ValueError, TypeError, OverflowError, FileNotFoundError, FileExistsError, NotADirectoryError, ImportError)
+BAD_INPUT = (
+    ValueError,
+    TypeError,
+    NotImplementedError,
+    OverflowError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    ImportError,
+)
 FAILED = (FloatingPointError, OSError, torch.OutOfMemoryError)
 
 Folder = Annotated[Path, Parameter(help="The folder of a run.")]
@@ -313,7 +322,7 @@ def list_() -> None:
     """Variants, data sets and the parts that options name, one line each."""
     rows = [("variant", name, title(recipe)) for name, recipe in RECIPES.items()]
     rows += [("data", name, entry.description) for name, entry in pv.data.SETS.items()]
-    for option in ("likelihood", "net", "prior"):
+    for option in ("likelihood", "net", "objective", "posterior", "prior"):
         rows += [(option, name, title(thing)) for name, thing in choices(option).items()]
     for kind, name, text in rows:
         print(f"{kind:10s}  {name:26s}  {text}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from cyclopts import CoercionError, Parameter
 from docstring_parser import parse
 
-from pyro_vae.cli.parts import PARTS, choices
+from pyro_vae.cli.parts import PARTS, choices, spelt
 
 SIMPLE = (bool, int, float, str, Path)
 
@@ -35,7 +35,7 @@ def options(function: Callable[..., Any], group: str, skip: Sequence[str] = ()) 
         )
         default = parameter.default
         if default is not None and default is not parameter.empty and parameter.name in PARTS:
-            default = default.__name__
+            default = spelt(default)
         yield parameter.replace(annotation=Annotated[kind | None, note], kind=parameter.KEYWORD_ONLY, default=default)
 
 

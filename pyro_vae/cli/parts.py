@@ -13,12 +13,14 @@ from torch.optim import lr_scheduler
 
 from pyro_vae import checks, infer, likelihoods, nets, posteriors, priors
 
-NETS = ("net", "encoder", "decoder")
+NETS = ("net", "encoder", "decoder", "discriminator")
 BUILDERS = ("likelihood", "posterior", *NETS, "prior", "lr_schedule")  # called later, with what only the training knows
 # by whoever calls them
 FILLED_IN = ("decoder", "encoder", "posterior", "latent", "data_shape", "net", "inside", "outside", "optimizer", "size")
+GIVEN_BY_FIT = ("model", "guide", "optim", "discriminator", "discriminator_optim", "clip")
 PARTS = (*BUILDERS, "objective", "temper", "temperature")
 OBJECTIVES = (pyro.infer, "Trace_ELBO TraceMeanField_ELBO TraceGraph_ELBO TraceEnum_ELBO RenyiELBO")
+STEPPERS = "AAE FactorVAE VAEGAN"  # which fit tells the pair and the optimiser
 SCHEDULES = (
     lr_scheduler,
     "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LinearLR MultiStepLR OneCycleLR "
@@ -56,7 +58,7 @@ def _try(words: str, schedule: Callable[..., Any]) -> None:
 def choices(option: str) -> dict[str, Any]:
     """The classes that an option may name, by name."""
     if option == "objective":
-        return _named(*OBJECTIVES) | _named(infer, "AnalyticKL FreeBits IWAE")
+        return _named(*OBJECTIVES) | _named(infer, f"AnalyticKL DIP FreeBits IWAE MMD TotalCorrelation {STEPPERS}")
     if option == "temper":
         return _named(infer, "Cyclical WarmUp")
     if option == "temperature":
@@ -93,22 +95,33 @@ def part(option: str, words: str) -> Callable[..., Any]:
     known = choices(option)
     chosen = known[checks.known(option, name, known)]
     settings = _settings(option, words, told)
-    takes = {n: p for n, p in inspect.signature(chosen).parameters.items() if n not in FILLED_IN}
+    takes = {n: p for n, p in inspect.signature(chosen).parameters.items() if n not in (*FILLED_IN, *GIVEN_BY_FIT)}
     for key in settings:
         if key not in takes:
             raise ValueError(f"{option}: {name} takes no {key!r}; it takes {', '.join(takes) or 'nothing'}")
     lacks = [name for name in _lacks(chosen) if name not in settings]
     if lacks:
         raise ValueError(f"{option}: {name} needs {lacks[0]!r}, as in {name}:{lacks[0]}=...")
-    if option in BUILDERS:
+    if option in BUILDERS or name in STEPPERS.split():
         return functools.partial(chosen, **settings) if settings else chosen
     return chosen(**settings)
+
+
+def spelt(builder: Any) -> str:
+    """The words that stand for a builder.
+
+    >>> spelt(functools.partial(likelihoods.Normal, scale=0.2, squashed=True))
+    'Normal:scale=0.2,squashed=True'
+    """
+    if not isinstance(builder, functools.partial):
+        return builder.__name__
+    return f"{builder.func.__name__}:" + ",".join(f"{key}={value}" for key, value in builder.keywords.items())
 
 
 def _lacks(chosen: Any) -> list[str]:
     """What has to be told of a part."""
     parameters = inspect.signature(chosen).parameters.items()
-    return [name for name, p in parameters if p.default is p.empty and name not in FILLED_IN]
+    return [name for name, p in parameters if p.default is p.empty and name not in (*FILLED_IN, *GIVEN_BY_FIT)]
 
 
 def _settings(option: str, words: str, told: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pyro_vae import checks, saving, storage
-from pyro_vae.cli.parts import made
+from pyro_vae.cli.parts import made, spelt
 from pyro_vae.data import Quadrants, Table, first, load
 from pyro_vae.data.splits import NoSuchPart
 from pyro_vae.infer import observed
@@ -72,7 +72,8 @@ class Plan:
             self.data["columns"] = train.schema()
             self.fill = train.fill() if self.data.get("missing") else None
             return
-        likelihood = str(self.pair.get("likelihood", "Bernoulli")).partition(":")[0]
+        usual = inspect.signature(RECIPES[self.variant]).parameters.get("likelihood")
+        likelihood = str(self.pair.get("likelihood", spelt(usual.default) if usual else "Bernoulli")).partition(":")[0]
         if likelihood == "Bernoulli" and "binarise" not in self.data and _grey(train):
             self.data["binarise"] = "dynamic"
             print("data: grey images, drawn anew as black and white at each use (--binarise dynamic)")
@@ -129,11 +130,15 @@ class Plan:
         """The arguments of the recipe, its likelihood in the units of the data where that was asked for."""
         arguments = {name: made(name, value) for name, value in self.pair.items()}
         takes = inspect.signature(RECIPES[self.variant]).parameters
-        if "labelled" in self.data and "classes" not in takes:
-            raise ValueError(f"labelled: {self.variant} takes no labels; m2 does")
+        # some take labels only where they are told of how many classes
+        asked = "classes" in takes and takes["classes"].default is None and "condition_shape" not in takes
+        labels = "classes" in arguments if asked else "classes" in takes
+        if "labelled" in self.data and not labels:
+            hint = "unless it is told of --classes" if asked else "; m2 does"
+            raise ValueError(f"labelled: {self.variant} takes no labels {hint}".replace(" ;", ";"))
         if isinstance(train, Quadrants) and "condition_shape" in takes:
             arguments["condition_shape"] = train.condition_shape
-        elif "classes" in takes and "condition_shape" not in arguments:
+        elif labels and "condition_shape" not in arguments:
             if getattr(train, "labels", None) is None:
                 raise ValueError(f"data: {self.variant} takes class labels, which these data have none of")
             arguments.setdefault("classes", int(train.labels.max()) + 1)

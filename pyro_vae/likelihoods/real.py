@@ -31,6 +31,7 @@ class _Real(Likelihood):
             self.log_scale = nn.Parameter(torch.zeros(()))
         self.fixed_scale = None if isinstance(scale, str) else checks.real("scale", scale, above=0)
         self.units = self.features(self.data_shape, mean, std)
+        self.squash: nn.Module = nn.Identity()
 
     @classmethod
     def features(
@@ -46,14 +47,15 @@ class _Real(Likelihood):
 
     def located(self, *z: Tensor) -> tuple[Tensor, Tensor | float]:
         """Location and scale of the data that ``z`` explains, in the data's units."""
-        loc = self.decoder(*z)
+        loc = self.squash(self.decoder(*z))
         return (loc, self.scale) if self.units is None else (self.units.back(loc), self.units.std * self.scale)
 
 
 class Normal(_Real):
     r"""p(x | z) = prod_i N(x_i; mean_i + std_i decoder(z)_i, (std_i scale)^2)
 
-    Standardisation belongs to the story: draws, reconstructions and bounds are in the data's own units.
+    ``squashed``, the decoder's output goes through the logistic function first, so that the means of images lie in
+    (0, 1). Standardisation belongs to the story: draws, reconstructions and bounds are in the data's own units.
 
     Shapes: (\*batch, \*latent) -> batch (\*batch,), event data_shape.
 
@@ -66,6 +68,7 @@ class Normal(_Real):
         mean: centre of the data, by default 0: a number, or numbers that broadcast to data_shape, such as one per
             column, or one per channel as ``(((0.4,),), ((0.5,),), ((0.6,),))``.
         std: spread of the data, by default 1, likewise.
+        squashed: whether the means lie between ``mean`` and ``mean + std``.
 
     Raises:
         ValueError: where the decoder's output does not fit, ``scale`` or ``std`` is not positive, or ``mean`` or
@@ -77,6 +80,20 @@ class Normal(_Real):
     >>> likelihood(torch.zeros(5, 2)).event_shape
     torch.Size([3, 3])
     """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        latent: Sequence[int] | int,
+        data_shape: Sequence[int] | int,
+        scale: float | str = 1.0,
+        mean: Any = None,
+        std: Any = None,
+        squashed: bool = False,
+    ) -> None:
+        super().__init__(decoder, latent, data_shape, scale, mean, std)
+        checks.instance("squashed", squashed, bool)
+        self.squash = nn.Sigmoid() if squashed else nn.Identity()
 
     def forward(self, *z: Tensor) -> dist.Distribution:
         """The distribution of the data that ``z`` explains."""

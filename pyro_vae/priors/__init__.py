@@ -19,6 +19,7 @@ from pyro_vae.priors.normal import (
     StudentT,
 )
 from pyro_vae.priors.programs import Hierarchical, HierarchicalHorseshoe, Sampled
+from pyro_vae.priors.shapes import Ring, SwissRoll, Uniform
 
 __all__ = [
     "Autoregressive",
@@ -36,10 +37,13 @@ __all__ = [
     "PiecewiseNormal",
     "PixelCNN",
     "RectifiedNormal",
+    "Ring",
     "Sampled",
     "SphericalUniform",
     "SpikeAndSlab",
     "StandardNormal",
     "StudentT",
+    "SwissRoll",
+    "Uniform",
     "Vamp",
 ]
