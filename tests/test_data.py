@@ -155,7 +155,7 @@ def test_every_set_says_in_one_line_what_it_is():
     assert all(entry.description and "\n" not in entry.description for entry in SETS.values())
 
 
-@pytest.mark.parametrize("name", sorted(set(SETS) - {"digits", "patches", "mnist-static"}))
+@pytest.mark.parametrize("name", sorted(set(SETS) - {"digits", "patches", "sprites", "sprites-fine", "mnist-static"}))
 def test_missing_sets_say_how_to_get_them(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"root: no .* under .*; pass download=True") as error:
         load(name, root=tmp_path)

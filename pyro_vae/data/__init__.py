@@ -6,6 +6,20 @@ from pyro_vae.data.named import SETS
 from pyro_vae.data.quadrants import Quadrants
 from pyro_vae.data.sets import Data
 from pyro_vae.data.source import load
+from pyro_vae.data.sprites import Sprites, render
 from pyro_vae.data.tables import Table, frame
 
-__all__ = ["SETS", "Batches", "Data", "Images", "Quadrants", "Table", "batches", "first", "frame", "load"]
+__all__ = [
+    "SETS",
+    "Batches",
+    "Data",
+    "Images",
+    "Quadrants",
+    "Sprites",
+    "Table",
+    "batches",
+    "first",
+    "frame",
+    "load",
+    "render",
+]

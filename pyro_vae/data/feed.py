@@ -128,7 +128,14 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
             parts = [(weight, taken(next(some), their_names)) for some, weight, their_names in beside]
             yield [*parts, (1.0, taken(index, names))]
 
-    return Batches(size, steps, produce, *([data.transform] if isinstance(data, Data) else []))
+    def used(batch: Batch) -> Batch:
+        ready = data.transform(batch)
+        if any(k not in batch or v.shape != batch[k].shape for k, v in ready.items()):
+            # what a pair remembers to have seen has the form in which data are used, not that in which they are stored
+            variant.prepare({k: v[:1] for k, v in ready.items()}, finite=False)
+        return ready
+
+    return Batches(size, steps, produce, *([used] if isinstance(data, Data) else []))
 
 
 Group = tuple[Tensor, list[str]]  # data that have the same labels, and their sites

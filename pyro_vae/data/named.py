@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data import sprites
 from pyro_vae.data.arrays import array
+from pyro_vae.data.sets import Data
 
 Part = tuple[Tensor, Tensor | None]
 
@@ -27,10 +29,10 @@ class Named:
     """
 
     description: str
-    read: Callable[[Path, str, bool], Part]
+    read: Callable[[Path, str, bool], Part | Data]
 
-    def __call__(self, root: Path, split: str, download: bool) -> Part:
-        """Images (n, C, H, W) in [0, 1], and labels where there are any."""
+    def __call__(self, root: Path, split: str, download: bool) -> Part | Data:
+        """Images (n, C, H, W) in [0, 1], and labels where there are any; or data that are drawn when they are used."""
         return self.read(root, split, download)
 
 
@@ -91,6 +93,10 @@ def _torchvision(
     return read
 
 
+def _sprites(*, fine: bool) -> Callable[[Path, str, bool], Data]:
+    return lambda root, split, download: sprites.grid(split, fine=fine)
+
+
 @contextmanager
 def _found(name: str, root: Path, download: bool) -> Iterator[None]:
     """torchvision's words about missing and damaged files, in one line that says what to do."""
@@ -145,6 +151,8 @@ SETS: dict[str, Named] = {
     "mnist-static": Named("28x28 binary digits, MNIST as binarised once; no labels, 70,000", _mnist_static),
     "patches": Named("32x32 colour patches of two photographs of scikit-learn, 1,850; embedded", _patches),
     "qmnist": Named("28x28 grey digits, MNIST with a test part of 60,000", _torchvision("QMNIST")),
+    "sprites": Named("64x64 binary shapes of 5 known factors, 92,160; drawn when used", _sprites(fine=False)),
+    "sprites-fine": Named("64x64 binary shapes, 40 rotations and 32x32 places, 737,280", _sprites(fine=True)),
     "stl10": Named(
         "96x96 colour photographs of 10 classes, 13,000; 500 for validation",
         _torchvision("STL10", 500, ("train", "test")),

@@ -15,6 +15,7 @@ from pyro_vae.data.named import SETS
 from pyro_vae.data.quadrants import Quadrants
 from pyro_vae.data.sets import Data
 from pyro_vae.data.splits import NAMES, SPLITS, choose
+from pyro_vae.data.sprites import Sprites
 from pyro_vae.data.tables import table
 from pyro_vae.tracing import seeded
 
@@ -53,9 +54,10 @@ def load(
     r"""Data that ``pv.fit``, ``pv.evaluate`` and ``pv.plot`` take, with the ``shape`` of one datum.
 
     ======================  ================================================================================
-    a name in ``SETS``      :class:`Data`: ``digits`` and ``patches`` (colour) are embedded, others such as
-                            ``mnist`` or ``cifar10`` come through torchvision, ``mnist-static`` is MNIST as
-                            binarised once by Larochelle & Murray, the set of most published likelihoods
+    a name in ``SETS``      :class:`Data`: ``digits`` and ``patches`` (colour) are embedded, ``sprites``
+                            and ``sprites-fine`` (:class:`Sprites`, from known factors) are drawn when used,
+                            others such as ``mnist`` or ``cifar10`` come through torchvision, ``mnist-static`` is
+                            MNIST as binarised once by Larochelle & Murray, the set of most published likelihoods
     ``.npy``, ``.npz``      :class:`Data`: an array; a ``.npy`` file stays on disk in its own dtype, and each
                             batch is read and made float when it is used
     a folder of images      :class:`Images`: decoded when used; subfolders are parts, or classes
@@ -75,7 +77,7 @@ def load(
         root: where the files of named sets lie, or are put.
         binarise: ``"dynamic"``, a fresh draw x ~ Bernoulli(p) at each use; ``"static"``, one draw, from
             ``seed``; ``"threshold"``, x = [p > 1/2]; None, the grey values, which are no Bernoulli data. The
-            second and third read an array into memory.
+            second and third read an array into memory. Sprites are binary whatever is asked for.
         divide_by: each batch of an array is divided by it: 255 for 8-bit images.
         size: (height, width) to resize images to, whatever their proportions, or one number for a square.
         grey: images with one channel; otherwise one where the first of them is grey, else three.
@@ -123,9 +125,11 @@ def load(
         return found
     if kind == "a named set":
         checks.known("split", split, [s for s in SPLITS if s != "all"])
-        x, labels = SETS[source](Path(root), split, download)
-        labels = labels if labelled is None else few(labels, labelled, seed)
-        return _parted(_binarised(Data(x, labels), binarise, seed), quadrants)
+        part = SETS[source](Path(root), split, download)
+        data = part if isinstance(part, Data) else Data(*part)
+        if labelled is not None:
+            data.labels = few(data.labels, labelled, seed)
+        return _parted(_binarised(data, binarise, seed), quadrants)
     if isinstance(source, Mapping):
         folder = next(iter(source.values())).parent
         x = joined([array(path, "all") for path in choose(source, split, folder, "arrays")], folder)
@@ -174,12 +178,14 @@ def _folder(path: Path) -> tuple[str, Any]:
 
 
 def _parted(data: Data, quadrants: int | None) -> Data:
+    if quadrants is not None and isinstance(data, Sprites):
+        raise ValueError("quadrants: expected images in memory, found sprites, which are drawn when they are used")
     return data if quadrants is None else Quadrants(data, quadrants)
 
 
 def _binarised(data: Data, binarise: str | None, seed: int) -> Data:
     """Data with binary values, drawn now or when they are used."""
-    if binarise is None:
+    if binarise is None or isinstance(data, Sprites):  # which are binary as they are
         return data
     if binarise == "dynamic":
         return Data(data.x, data.labels, dynamic=True, divide_by=data.divide_by)
