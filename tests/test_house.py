@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "building": PARTS | ROLES | {"latents"},
     **dict.fromkeys(["graphs", "levels", "maps"], PARTS | ROLES | {"building", "latents"}),
     "completing": PAIRS | ROLES | {"guides", "latents"},
-    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building", "completing", "graphs", "levels", "maps"},
+    "recipes": PAIRS | ROLES | {*STORIES, "infer", "building", "completing", "graphs", "latents", "levels", "maps"},
     "comparison": LEARNING | {"train", "evaluation", "recipes"},
     "pruning": PAIRS | {"evaluation", "guides", "recipes"},
     "posthoc": LEARNING | {"priors", "guides", "train", "recipes"},

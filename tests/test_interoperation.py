@@ -75,6 +75,7 @@ def edges(graph):
 
 CONDITIONAL = {("c", "z"), ("c", "x"), ("z", "x")}
 ARROWS = {"vae": {("z", "x")}, "beta_vae": {("z", "x")}, "cvae": CONDITIONAL, "m2": CONDITIONAL - {("c", "z")}}
+ARROWS |= {"aae": {("z", "x")}, "vae_gan": {("z", "x")}}
 ARROWS["hvae"] = {("z2", "z1"), ("z1", "x"), ("z2", "x")}
 ARROWS |= {"discrete_vae": {("z", "x")}, "vq_vae": {("z", "x")}, "joint_vae": {("z", "x"), ("c", "x")}}
 ARROWS["dag_vae"] = {("z3", "z1"), ("z3", "z2"), ("z1", "x"), ("z2", "x")}

@@ -15,6 +15,7 @@ from contract import batch_of
 from pyro.infer import SVI, Trace_ELBO
 from pyro.nn import PyroModule, PyroSample
 from pyro.optim import Adam
+from scipy import stats
 
 import pyro_vae as pv
 from pyro_vae import cli, priors, saving, tracing
@@ -29,6 +30,8 @@ VARIANTS = {
     "ladder": partial(pv.hvae, SHAPE, latents=(3, 3)),
     "bottom-up": partial(pv.hvae, SHAPE, latents=(3, 3), guide="bottom-up"),
     "dag_vae": partial(pv.dag_vae, SHAPE, latent=3),
+    "aae": partial(pv.aae, SHAPE, latent=3),
+    "vae_gan": partial(pv.vae_gan, SHAPE, latent=3),
 }
 OURS = {
     "Autoregressive": partial(priors.Autoregressive, components=2, hidden=(8,)),
@@ -49,15 +52,17 @@ OURS = {
         "SpikeAndSlab",
         "StandardNormal",
         "StudentT",
+        "Uniform",
     )
 }
+IN_THE_PLANE = {"Ring", "SwissRoll"}
 NOT_OF_CODES_ALONE = {"Classes", "Conditional", "Given", "Sampled"}
 
 OF_CATEGORIES = {"Categorical", "PixelCNN"}  # see test_discrete.py and test_codes.py
 
 
 def test_every_prior_is_here():
-    assert set(OURS) | NOT_OF_CODES_ALONE | OF_CATEGORIES == set(priors.__all__)
+    assert set(OURS) | IN_THE_PLANE | NOT_OF_CODES_ALONE | OF_CATEGORIES == set(priors.__all__)
 
 
 def logistic():
@@ -109,16 +114,20 @@ POSTERIORS = {  # with a prior that suits each
     "VonMisesFisher": priors.SphericalUniform,
 }
 LADDER_TOP = {"ladder", "bottom-up"}
+WITHOUT_ELBO = {"Delta"}  # see test_no_elbo.py
+# what a discriminator cannot teach, or does not see
+NOT_OF_AN_AAE = {"Autoregressive", "Flow", "Hierarchical", "HierarchicalHorseshoe", "Mixture", "Normal"}
+NOT_OF_AN_AAE |= {"PiecewiseNormal", "RectifiedNormal", "SpikeAndSlab", "Vamp", "program", "choice", "Shared"}
 
 
-def make(variant, prior=None, posterior=None):
+def make(variant, prior=None, posterior=None, **sizes):
     torch.manual_seed(0)
     given = {} if prior is None else {"prior": prior() if prior is Shared else prior}
     if posterior is not None:
         given["posterior"] = {"z3": posterior} if variant == "dag_vae" else posterior
         if variant in LADDER_TOP:
             given["posterior"] = (None, posterior)
-    return VARIANTS[variant](**given)
+    return VARIANTS[variant](**given, **sizes)
 
 
 def holds(pair, folder, again=None):
@@ -144,6 +153,12 @@ def holds(pair, folder, again=None):
     assert torch.equal(loaded.elbo(seed=0, **batch), pair.elbo(seed=0, **batch))
 
 
+def learned(variant, prior):
+    """Some priors are refused when the pair is built, others where they would be learned."""
+    pair = make(variant, prior)
+    pv.fit(pair, batch_of(pair, 20), epochs=1, progress=False)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", OURS)
 def test_priors_of_ours(name, variant, tmp_path):
@@ -151,13 +166,30 @@ def test_priors_of_ours(name, variant, tmp_path):
         with pytest.raises(ValueError, match=r"^prior: .*\(Vamp\) needs a guide .*; here that of z2? reads"):
             make(variant, OURS[name])
         return
+    if variant == "aae" and name in NOT_OF_AN_AAE:
+        with pytest.raises(ValueError, match=r"^prior: "):
+            learned(variant, OURS[name])
+        return
     holds(make(variant, OURS[name]), tmp_path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_ring_of_normals(variant, tmp_path):
+    holds(make(variant, priors.Ring, **({"latents": (3, 2)} if variant in LADDER_TOP else {"latent": 2})), tmp_path)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", THEIRS)
 def test_priors_of_a_users_own(name, variant, tmp_path):
+    if variant == "aae" and name in NOT_OF_AN_AAE:
+        with pytest.raises(ValueError, match=r"^prior: "):
+            learned(variant, THEIRS[name])
+        return
     pair = make(variant, THEIRS[name])
+    if variant == "vae_gan" and name == "choice":
+        with pytest.raises(ValueError, match="the site 'k' has no reparameterised gradient"):
+            pv.fit(pair, batch_of(pair, 20), epochs=1, progress=False)
+        return
     holds(pair, tmp_path, again=make(variant, THEIRS[name]))
     with pytest.raises(ValueError, match=r"cannot be rebuilt .*; use pv.load\(folder, into=variant\)"):
         pv.load(tmp_path / "pair")
@@ -166,17 +198,20 @@ def test_priors_of_a_users_own(name, variant, tmp_path):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_posteriors(name, variant, tmp_path):
-    holds(make(variant, POSTERIORS[name], getattr(pv.posteriors, name)), tmp_path)
+    prior = POSTERIORS[name]
+    if (variant, name) == ("aae", "RectifiedNormal"):
+        prior = partial(prior, learned=False)
+    holds(make(variant, prior, getattr(pv.posteriors, name)), tmp_path)
 
 
 def test_every_posterior_is_here():
     named = {n for n in pv.posteriors.__all__ if inspect.isclass(getattr(pv.posteriors, n))}
-    assert named == {*POSTERIORS, "Categorical", "Classifier", "Transformed"}
+    assert named == {*POSTERIORS, *WITHOUT_ELBO, "Categorical", "Classifier", "Transformed"}
 
 
 WORDS = {
     "prior": {**dict.fromkeys(OURS, ""), "Mixture": "components=5", "Flow": "transforms=1", "Vamp": "pseudo_inputs=5"},
-    "posterior": dict.fromkeys(POSTERIORS, ""),
+    "posterior": dict.fromkeys([*POSTERIORS, *WITHOUT_ELBO], ""),
 }
 
 
@@ -188,7 +223,7 @@ def test_each_is_named_on_the_command_line(option, name, tmp_path):
         np.save(tmp_path / "data" / f"{part}.npy", x.numpy())
     told = WORDS[option][name]
     words = ["--latent", "3", f"--{option}", f"{name}:{told}" if told else name, "--epochs", "1", "--no-progress"]
-    if option == "posterior" and POSTERIORS[name]:
+    if option == "posterior" and POSTERIORS.get(name):
         words += ["--prior", POSTERIORS[name].__name__]
     run = tmp_path / "run"
     assert cli.main(["train", "vae", "--data", str(tmp_path / "data"), *words, "--out", str(run)]) == 0
@@ -196,8 +231,8 @@ def test_each_is_named_on_the_command_line(option, name, tmp_path):
 
 
 def test_the_command_line_names_them_all():
-    assert set(choices("prior")) == {*OURS, *OF_CATEGORIES, "Conditional"}
-    assert set(choices("posterior")) == {*POSTERIORS, "Categorical"}
+    assert set(choices("prior")) == {*OURS, *IN_THE_PLANE, *OF_CATEGORIES, "Conditional"}
+    assert set(choices("posterior")) == {*POSTERIORS, *WITHOUT_ELBO, "Categorical"}
 
 
 @pytest.mark.parametrize("name", [n for n in OURS if n != "Vamp"])
@@ -224,7 +259,8 @@ def test_a_prior_that_is_built_already_is_saved_with_its_arguments(name, tmp_pat
 # ---------------------------------------------------------------------- as densities
 
 
-DENSITIES = {n: p for n, p in OURS.items() if n not in ("Vamp", "Hierarchical", "HierarchicalHorseshoe")}
+DENSITIES = {n: p for n, p in OURS.items() if n not in ("Vamp", "Hierarchical", "HierarchicalHorseshoe", "Uniform")}
+DENSITIES["Ring"] = priors.Ring
 
 
 @pytest.mark.parametrize("name", DENSITIES)
@@ -280,6 +316,83 @@ def test_draws_of_a_prior_have_its_moments(name):
     error = (own.var(-1) / 50_000 + against.var(-1) / 50_000).sqrt()
     assert (error < 0.05).all()
     assert ((own.mean(-1) - against.mean(-1)).abs() < 4 * error).all()
+
+
+# ---------------------------------------------------------------------- shapes
+
+
+def test_each_class_of_a_ring_is_a_normal_and_the_ring_their_mean():
+    prior, angles = priors.Ring(components=5, radius=3.0, scale=0.4).double(), 2 * np.pi * torch.arange(5).double() / 5
+    means = 3 * torch.stack([angles.cos(), angles.sin()], -1)
+    z = 2 * torch.randn(7, 1, 2).double()
+    each = dist.Normal(means, 0.4).to_event(1).log_prob(z)
+    torch.testing.assert_close(prior(torch.arange(5)).log_prob(z), each, atol=1e-5, rtol=1e-5)  # means in single
+    torch.testing.assert_close(prior().log_prob(z[:, 0]), each.logsumexp(-1) - np.log(5), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("turns", [1.5, 0.8])
+def test_a_roll_is_a_spiral_of_even_stretches(turns):
+    """Without noise a draw tells u: its radius and its angle do, u^2 is uniform, and a class has its part of it."""
+    prior = priors.SwissRoll(turns=turns, radius=3.0, scale=0.0, classes=4).double()
+    c = torch.arange(4).repeat_interleave(1000)
+    for given in ((), (c,)):
+        z = prior(*given).sample(() if given else (4000,))
+        u = z.norm(dim=-1) / 3
+        torch.testing.assert_close(z, 3 * u[:, None] * torch.stack([(t := 2 * np.pi * turns * u).cos(), t.sin()], -1))
+        assert stats.kstest((u**2).numpy(), "uniform").pvalue > 1e-3
+        assert not given or torch.equal((4 * u**2).floor(), c.double())
+    together = prior(torch.tensor([3, 0])).sample((500,))  # each its own class, in every draw
+    assert (together[:, 0].norm(dim=-1) ** 2 > 9 * 0.75 - 1e-9).all()
+    assert (together[:, 1].norm(dim=-1) ** 2 < 9 * 0.25 + 1e-9).all()
+
+
+def test_the_noise_of_a_roll_has_its_scale():
+    torch.manual_seed(0)
+    smooth, noisy = priors.SwissRoll(radius=1e-6, scale=0.3), priors.SwissRoll(radius=1e-6, scale=0.0)
+    z = smooth().sample((20_000,))
+    assert float(noisy().sample((100,)).abs().max()) < 1e-5
+    assert all(stats.kstest(unit.numpy() / 0.3, "norm").pvalue > 1e-3 for unit in z.T)
+
+
+def test_a_box_is_uniform():
+    prior = priors.Uniform((2, 3), low=-1.0, high=3.0)
+    z = prior().sample((3000,))
+    assert z.shape == (3000, 2, 3)
+    torch.testing.assert_close(prior().log_prob(z), torch.full((3000,), -6 * np.log(4.0), dtype=torch.float32))
+    assert all(stats.kstest(unit.numpy() / 4, "uniform", (-0.25, 1)).pvalue > 1e-3 for unit in z.flatten(1).T)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: priors.Ring(3), r"latent: expected 2 dimensions for a shape in the plane, found \(3,\)"),
+        (lambda: priors.SwissRoll((2, 1)), r"latent: expected 2 dimensions for a shape in the plane, found \(2, 1\)"),
+        (lambda: priors.Ring(components=0), "components: expected"),
+        (lambda: priors.Ring(radius=0.0), "radius: expected"),
+        (lambda: priors.Ring(scale=0.0), "scale: expected"),
+        (lambda: priors.SwissRoll(turns=0.0), "turns: expected"),
+        (lambda: priors.SwissRoll(radius=-1.0), "radius: expected"),
+        (lambda: priors.SwissRoll(scale=-1.0), "scale: expected"),
+        (lambda: priors.SwissRoll(classes=0), "classes: expected"),
+        (
+            lambda: priors.SwissRoll(classes=3)(torch.tensor([0, 3])),
+            r"classes: expected labels from 0 to 2, found 0 to 3",
+        ),
+        (lambda: priors.Uniform(2, low=1.0, high=1.0), "high: expected"),
+    ],
+)
+def test_shapes_out_of_range_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("name", sorted(IN_THE_PLANE))
+def test_a_shape_that_is_built_already_is_saved_with_its_arguments(name, tmp_path):
+    prior = getattr(priors, name)(radius=3.0, scale=0.2)
+    again = pv.load(pv.vae(SHAPE, latent=2, prior=prior).save(tmp_path)).model.prior
+    assert (type(again), again.radius, again.scale) == (type(prior), 3.0, 0.2)
+    written = json.loads((tmp_path / saving.CONFIG).read_text())["arguments"]["prior"]["built"]
+    assert set(written) == set(inspect.signature(type(prior)).parameters)
 
 
 # ---------------------------------------------------------------------- what each is for
@@ -489,7 +602,7 @@ def test_a_prior_that_can_only_be_sampled():
     assert pair.reconstruct(x=x).shape == x.shape
     assert pair.encode(x=x)["z"].batch_shape == (8,)
     for asked in (lambda: pair.elbo(x=x), lambda: pv.fit(pair, x, epochs=1, progress=False)):
-        with pytest.raises(NotImplementedError, match="a prior that can only be sampled has no log p"):
+        with pytest.raises(NotImplementedError, match="a prior that can only be sampled"):
             asked()
 
 
@@ -518,7 +631,10 @@ def test_a_prior_fitted_to_the_codes_changes_nothing_else(tmp_path):
 def test_a_prior_is_fitted_at_the_top_of_every_variant(variant):
     pair = make(variant)
     batch = batch_of(pair, 30)
-    for prior in (OURS["Mixture"], OURS["Hierarchical"]):
+    if variant == "aae":
+        with pytest.raises(ValueError, match="prior: expected one without sample sites of its own"):
+            pv.fit_prior(pair, batch, OURS["Hierarchical"], epochs=1, progress=False)
+    for prior in (OURS["Mixture"], OURS["Hierarchical"])[: 1 if variant == "aae" else 2]:
         new = pv.fit_prior(pair, batch, prior, epochs=1, progress=False)
         assert torch.isfinite(new.elbo(**batch)).all()
         learned = getattr(new.guide, "guide", new.guide).state_dict()

@@ -26,6 +26,14 @@ def figure(pattern, printed):
     return float(found)
 
 
+def aae(printed):
+    """The codes of all data are hardly to be told from draws of the ring, and still tell the data."""
+    before, after = (figure(rf"MMD\^2 {when}: (\S+)", printed) for when in ("before", "after"))
+    assert after < 0.05 * before
+    assert figure(r"was right: (\S+)", printed) < 0.75
+    assert figure(r"pixels told from the codes: (\S+)", printed) > 0.8
+
+
 def beta_vae(printed):
     """The loaded pair is still trained under its weight on the KL: minus ELBO + (beta - 1) rate."""
     loss = figure(r"loss (\S+) of the loaded pair", printed)
@@ -77,7 +85,15 @@ def vae(printed):
     assert figure(r"pixels told from the means of the codes: (\S+)", printed) > 0.8
 
 
-FIGURES = {check.__name__: check for check in (beta_vae, cvae, dag_vae, discrete_vae, hvae, joint_vae, m2, vae, vq_vae)}
+def vae_gan(printed):
+    """No pixel was scored, and yet they are those of the data; draws are as unlike each other as data are, nearly."""
+    assert "what is scored: features of x\n" in printed
+    assert figure(r"squared error (\S+),", printed) < 0.5 * figure(r"of the mean image (\S+)", printed)
+    assert figure(r"pixels: (\S+) of draws", printed) > 0.7 * figure(r"draws; (\S+) of data", printed)
+
+
+CHECKS = (aae, beta_vae, cvae, dag_vae, discrete_vae, hvae, joint_vae, m2, vae, vae_gan, vq_vae)
+FIGURES = {check.__name__: check for check in CHECKS}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
