@@ -31,6 +31,7 @@ from pyro_vae.guides import (
     VQGuide,
 )
 from pyro_vae.infer import AAE, VAEGAN, Anneal, Baseline, enumerated, relaxed, temper
+from pyro_vae.infer.vae_gan import check_features
 from pyro_vae.latents import Fixed
 from pyro_vae.levels import LevelParts
 from pyro_vae.likelihoods import Bernoulli, Normal
@@ -799,8 +800,7 @@ def vae_gan(
     parts.check_used()
     usual = partial(Discriminator, spectral=True)
     opponent = parts.discriminator(usual if discriminator is None else discriminator, parts.data_shape)
-    if not callable(getattr(opponent, "features", None)):
-        raise ValueError("discriminator: expected a method `features`, as of pv.nets.Discriminator, found none")
+    check_features(opponent)
     scale = checks.real("scale", scale, above=0)
     stepper = partial(VAEGAN, scale=scale, **_game(weight, penalty, discriminator_lr))
     return Variant(model, guide, stepper=stepper, discriminator=opponent)

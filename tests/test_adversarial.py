@@ -21,7 +21,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnP
 
 import pyro_vae as pv
 from pyro_vae.infer import AAE, SVI, VAEGAN, AnalyticKL, FactorVAE, WarmUp, perceived, temper
-from pyro_vae.infer.adversarial import OPENING, shuffled
+from pyro_vae.infer.adversarial import OPENING
+from pyro_vae.infer.factor_vae import shuffled
 from pyro_vae.nets import Discriminator
 
 SHAPE = (1, 8, 8)

@@ -11,7 +11,7 @@ from pyro_vae import checks, families, tracing
 from pyro_vae.data.feed import derived
 from pyro_vae.evaluation.fidelity import samples
 from pyro_vae.evaluation.rows import Rows
-from pyro_vae.infer.mmd import gram
+from pyro_vae.infer.mmd import exchanged, gram
 from pyro_vae.tracing import slices
 from pyro_vae.variant import Variant
 
@@ -79,16 +79,7 @@ def two_sample_test(
     both = both - both.mean(0)  # the kernel's distances are differences of squares
     scale = median_scale(both) if scale is None else checks.real("scale", scale, above=0)
     k = torch.cat([gram(both[part], both, kernel, scale) for part in slices(n + m, max(2**22 // (n + m), 1))])
-    k.fill_diagonal_(0)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(permutations, n + m, generator=generator, dtype=torch.float64).argsort(1)
-    first = torch.zeros(n + m, permutations + 1, dtype=k.dtype)
-    first[:n, 0] = 1  # as they are
-    first[:, 1:].scatter_(0, order[:, :n].T, 1)
-    within_first = (first * (k @ first)).sum(0)
-    across = k.sum(1) @ first - within_first
-    within_rest = k.sum() - 2 * across - within_first
-    mmd2 = within_first / (n * (n - 1)) + within_rest / (m * (m - 1)) - 2 * across / (n * m)
+    mmd2 = exchanged(k, n, permutations, torch.Generator().manual_seed(seed))
     slack = 1e-12 * float(k.max())  # sums of the same numbers in another order
     as_large = int((mmd2[1:] >= mmd2[0] - slack).sum())
     return TwoSampleTest(float(mmd2[0]), (1 + as_large) / (1 + permutations), n, m, permutations, scale)

@@ -1,11 +1,13 @@
 """Inference: effect handlers, objectives and the stepper, for any pair of Pyro programs."""
 
-from pyro_vae.infer.adversarial import AAE, Adversarial, FactorVAE
+from pyro_vae.infer.aae import AAE
+from pyro_vae.infer.adversarial import Adversarial
 from pyro_vae.infer.aggregate import AggregateELBO
 from pyro_vae.infer.aggressive import Aggressive
 from pyro_vae.infer.analytic_kl import AnalyticKL
 from pyro_vae.infer.baselines import Baseline
 from pyro_vae.infer.enumerating import enumerated
+from pyro_vae.infer.factor_vae import FactorVAE
 from pyro_vae.infer.free_bits import FreeBits
 from pyro_vae.infer.iwae import IWAE
 from pyro_vae.infer.minibatches import minibatch

@@ -12,10 +12,9 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_vae import checks, families, tracing
-from pyro_vae.distributions import RelaxedCodes
+from pyro_vae import checks, tracing
 from pyro_vae.infer.aggregate import AggregateELBO, Draws
-from pyro_vae.infer.mmd import squared_mmd
+from pyro_vae.infer.mmd import exchanged, gram
 from pyro_vae.infer.svi import SVI, Optimiser
 from pyro_vae.nets import Discriminator
 
@@ -48,6 +47,7 @@ class Adversarial(SVI):
         model, guide, optim, clip: as those of :class:`SVI`.
         discriminator: a module from what is told apart, (batch, ...), to (batch, 1), T; by default a
             :class:`pyro_vae.nets.Discriminator`, built when the first batch comes by.
+        weight: of what the discriminator says in the loss of the pair, in nats per datum.
         discriminator_optim: ``parameters -> torch.optim.Optimizer``; Adam with the paces of ``discriminator_lr`` and
             (0.5, 0.9) where nothing is said. Its step size follows that of the pair, in proportion.
         discriminator_lr: its step size.
@@ -61,6 +61,8 @@ class Adversarial(SVI):
     Source: Goodfellow et al. 2014, arXiv:1406.2661; the penalty, Mescheder, Geiger & Nowozin 2018, arXiv:1801.04406.
     """
 
+    kl = 1.0  # the weight of the KL of each datum in what is played
+
     def __init__(
         self,
         model: Callable[..., Any],
@@ -68,13 +70,14 @@ class Adversarial(SVI):
         optim: Optimiser | PyroOptim,
         discriminator: nn.Module | None = None,
         *,
+        weight: float,
         discriminator_optim: Optimiser | None = None,
         discriminator_lr: float = 1e-3,
         penalty: float = 0.0,
-        kl: float = 1.0,
         clip: float | None = None,
     ) -> None:
-        super().__init__(model, guide, optim, AggregateELBO(kl), clip=clip)
+        super().__init__(model, guide, optim, AggregateELBO(self.kl), clip=clip)
+        self.weight = checks.real("weight", weight, least=0)
         self.penalty = checks.real("penalty", penalty, least=0)
         self.discriminator_lr = checks.real("discriminator_lr", discriminator_lr, above=0)
         usual = partial(torch.optim.Adam, lr=self.discriminator_lr, betas=(0.5, 0.9))
@@ -234,16 +237,11 @@ class Adversarial(SVI):
 
 def _differ(drawn: Tensor, reference: Tensor) -> bool:
     """Whether two samples are further apart than any of 19 others that they can be divided into: a test at 5 %."""
-    both = torch.cat([drawn.flatten(1), reference.flatten(1)])
     if min(len(drawn), len(reference)) < 2:
         return False
-    scale = max(float(both.std()), 1e-6)
-
-    def apart(order: Tensor) -> float:
-        return float(squared_mmd(both[order[: len(drawn)]], both[order[len(drawn) :]], scale=scale))
-
-    orders = [torch.randperm(len(both), device=both.device) for _ in range(19)]
-    return apart(torch.arange(len(both), device=both.device)) > max(map(apart, orders))
+    both = torch.cat([drawn.flatten(1), reference.flatten(1)])
+    found = exchanged(gram(both, both, scale=max(float(both.std()), 1e-6)), len(drawn), 19)
+    return bool(found[0] > found[1:].max())
 
 
 @contextmanager
@@ -257,145 +255,3 @@ def still(net: nn.Module) -> Iterator[None]:
     finally:
         for parameter in moving:
             parameter.requires_grad_(True)
-
-
-class AAE(Adversarial):
-    r"""E_q[log p(x | z)] - weight KL(q(z) || p(z)),   q(z) = mean_x q(z | x),   KL(q(z) || p(z)) = E_q[T(z)]
-
-    The adversarial autoencoder: the codes of all data together are held to the prior, by a discriminator T that tells
-    them from draws of it. The prior need only be sampled, and the posterior may be a point. T reads the codes of all
-    latent sites side by side, and then what is given above them: a class one-hot, 0 where its label is missing, so that
-    each class has a prior of its own.
-
-    The ratio of densities holds for the T that is best; the ELBO, whose KL is of each datum, is larger by I(x; z) in
-    what it takes away. A :class:`temper` around the programs weighs the KL besides.
-
-    Args:
-        model, guide, optim, clip, discriminator_optim, discriminator_lr, penalty: as those of :class:`Adversarial`.
-        discriminator: a module from (batch, units + width of the conditions) to (batch, 1); see :class:`Adversarial`.
-        weight: of the KL, in nats per datum.
-
-    Raises:
-        ValueError: where the discriminator has another width; where latent sites are tempered by different weights;
-            where the prior has parameters to learn.
-
-    Source: Makhzani et al. 2015, arXiv:1511.05644.
-
-    >>> pair, x = pv.vae((1, 8, 8), latent=2), pv.data.load("digits", binarise="threshold")
-    >>> game = AAE(*pair, torch.optim.Adam, pv.nets.MLP(2, 1), weight=10.0)
-    >>> run = pv.fit(pair, x, objective=game, epochs=1, progress=False)
-    """
-
-    betas = (0.5, 0.999)  # the paces of the Adam that fit gives it: gradients of a moving opponent age fast
-
-    def __init__(
-        self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any],
-        optim: Optimiser | PyroOptim,
-        discriminator: nn.Module | None = None,
-        *,
-        weight: float = 1.0,
-        discriminator_optim: Optimiser | None = None,
-        discriminator_lr: float = 1e-3,
-        penalty: float = 1.0,
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            guide,
-            optim,
-            discriminator,
-            kl=0.0,
-            discriminator_optim=discriminator_optim,
-            discriminator_lr=discriminator_lr,
-            penalty=penalty,
-            clip=clip,
-        )
-        self.weight = checks.real("weight", weight, least=0)
-        prior = getattr(getattr(model, "program", model), "prior", None)
-        if isinstance(prior, nn.Module) and any(p.requires_grad for p in prior.parameters()):
-            raise ValueError(
-                f"prior: expected one that is known, found {type(prior).__name__} with parameters to learn, which no "
-                "game teaches"
-            )
-
-    def play(self, batch: Mapping[str, Tensor]) -> Round:
-        """Reconstruct the batch from its codes, and show these beside as many of the prior."""
-        draws = self.draws(batch)
-        given = draws.conditions
-        drawn, reference = (torch.cat([codes, given], -1) for codes in (draws.codes, draws.prior))
-        weight = self.weight * _common_scale(draws)
-        loss = self.loss.without_penalty(draws, 0.0) + weight * self.tell(drawn).sum()
-        return Round(loss, drawn, reference)
-
-
-def _common_scale(draws: Draws) -> float:
-    """The weight that handlers put on latent sites."""
-    scales = {float(site["scale"]) for site in draws.sites.values()}
-    if len(scales) != 1:
-        raise ValueError(f"temper: the sites {sorted(draws.sites)} have one KL; expected one weight, found {scales}")
-    return scales.pop()
-
-
-class FactorVAE(Adversarial):
-    r"""ELBO - weight KL(q(z) || prod_j q(z_j)),   the total correlation of the codes = E_q[T(z)]
-
-    A discriminator T tells codes from codes whose units were shuffled over the batch, each on its own.
-
-    Args:
-        model, guide, optim, clip, discriminator_optim, discriminator_lr, penalty: as those of :class:`Adversarial`.
-        discriminator: a module from (batch, units) to (batch, 1); see :class:`Adversarial`.
-        weight: of the total correlation, in nats per datum; the gamma of the paper.
-
-    Raises:
-        ValueError: where the discriminator has another width; in use, where codes are categories.
-
-    Source: Kim & Mnih 2018, arXiv:1802.05983.
-
-    >>> pair, x = pv.vae((1, 8, 8), latent=4), pv.data.load("digits", binarise="threshold")
-    >>> run = pv.fit(pair, x, objective=partial(FactorVAE, weight=6.0), epochs=1, progress=False)
-    """
-
-    def __init__(
-        self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any],
-        optim: Optimiser | PyroOptim,
-        discriminator: nn.Module | None = None,
-        *,
-        weight: float,
-        discriminator_optim: Optimiser | None = None,
-        discriminator_lr: float = 1e-3,
-        penalty: float = 0.0,
-        clip: float | None = None,
-    ) -> None:
-        self.weight = checks.real("weight", weight, least=0)
-        super().__init__(
-            model,
-            guide,
-            optim,
-            discriminator,
-            discriminator_optim=discriminator_optim,
-            discriminator_lr=discriminator_lr,
-            penalty=penalty,
-            clip=clip,
-        )
-
-    def play(self, batch: Mapping[str, Tensor]) -> Round:
-        """The ELBO of the batch, and its codes beside shuffled ones."""
-        draws = self.draws(batch)
-        for name, site in draws.sites.items():
-            if isinstance(families.base(site["fn"]), RelaxedCodes):
-                raise ValueError(
-                    f"FactorVAE: {name}: expected units that are numbers, found {families.family(site['fn'])}"
-                )
-        z = draws.codes
-        loss = self.loss.without_penalty(draws, 1.0) + self.weight * self.tell(z).sum()
-        return Round(loss, z, shuffled(z.detach()))
-
-
-def shuffled(codes: Tensor) -> Tensor:
-    """The units of some codes, each in an order of its own."""
-    order = torch.rand(codes.shape, device=codes.device).argsort(0)
-    return codes.gather(0, order)

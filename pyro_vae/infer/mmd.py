@@ -64,6 +64,30 @@ def squared_mmd(a: Tensor, b: Tensor, kernel: str = "imq", scale: float = 1.0) -
     return within(a) + within(b) - 2 * gram(a, b, kernel, scale).mean()
 
 
+def exchanged(k: Tensor, n: int, permutations: int, generator: torch.Generator | None = None) -> Tensor:
+    r"""MMD^2 of the first ``n`` of some draws and the others, and after random exchanges of the two.
+
+    Shapes: the kernel of all draws, (n + m, n + m) -> (1 + permutations,), that of the samples as they are first. The
+    diagonal of the kernel, which plays no part, is set to 0.
+
+    Source: Gretton et al. 2012, "A kernel two-sample test", JMLR 13.
+
+    >>> exchanged(gram(torch.eye(4), torch.eye(4)), 2, permutations=9).shape
+    torch.Size([10])
+    """
+    k.fill_diagonal_(0)
+    m = len(k) - n
+    order = torch.rand(permutations, n + m, generator=generator, dtype=torch.float64).argsort(1)
+    first = torch.zeros(n + m, permutations + 1, dtype=k.dtype)
+    first[:n, 0] = 1  # as they are
+    first[:, 1:].scatter_(0, order[:, :n].T, 1)
+    first = first.to(k.device)
+    within_first = (first * (k @ first)).sum(0)
+    across = k.sum(1) @ first - within_first
+    within_rest = k.sum() - 2 * across - within_first
+    return within_first / (n * (n - 1)) + within_rest / (m * (m - 1)) - 2 * across / (n * m)
+
+
 class MMD(AggregateELBO):
     r"""E_q[log p(x | z)] - kl KL(q(z | x) || p(z)) - weight MMD^2(q(z), p(z)),   q(z) = mean_x q(z | x)
 

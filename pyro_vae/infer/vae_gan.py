@@ -68,6 +68,12 @@ class perceived(Messenger):  # named as Pyro names its handlers
         msg["fn"] = dist.Normal(told, self.scale).to_event(1)
 
 
+def check_features(discriminator: nn.Module) -> None:
+    """Raise where a discriminator does not tell what it sees."""
+    if not callable(getattr(discriminator, "features", None)):
+        raise ValueError("discriminator: expected a method `features`, as of pv.nets.Discriminator, found none")
+
+
 class VAEGAN(Adversarial):
     r"""E_q[log p(f(x) | z)] - KL(q(z | x) || p(z)) - weight (E_q + E_p)[log(1 + exp T(x'))],   x' = E[x | z]
 
@@ -110,13 +116,13 @@ class VAEGAN(Adversarial):
         penalty: float = 0.0,
         clip: float | None = None,
     ) -> None:
-        self.weight, self.scale, self.site = checks.real("weight", weight, least=0), scale, site
-        checks.real("scale", scale, above=0)
+        self.scale, self.site = checks.real("scale", scale, above=0), site
         super().__init__(
             model,
             guide,
             optim,
             discriminator,
+            weight=weight,
             discriminator_optim=discriminator_optim,
             discriminator_lr=discriminator_lr,
             penalty=penalty,
@@ -128,8 +134,7 @@ class VAEGAN(Adversarial):
 
     def _seat(self, discriminator: nn.Module) -> None:
         super()._seat(discriminator)
-        if not callable(getattr(discriminator, "features", None)):
-            raise ValueError("discriminator: expected a method `features`, as of pv.nets.Discriminator, found none")
+        check_features(discriminator)
 
     def play(self, batch: Mapping[str, Tensor]) -> Round:
         """The features of the batch from its codes, and the decoder's images beside the batch."""
@@ -142,7 +147,7 @@ class VAEGAN(Adversarial):
             draws = self.loss.draws(seen(self.model), self.guide, **batch)
         images = torch.cat([self._images(batch, codes, draws.shared) for codes in (draws.sites, draws.dreamt)])
         fooled = softplus(self.tell(images)).sum()
-        return Round(self.loss.without_penalty(draws, 1.0) + self.weight * fooled, images, data)
+        return Round(self.loss.without_penalty(draws, self.kl) + self.weight * fooled, images, data)
 
     def _images(self, batch: Mapping[str, Tensor], drawn: Mapping[str, Site], shared: dict[str, Tensor]) -> Tensor:
         """E[x | z] at the codes that some sites hold, which learn nothing from them."""
