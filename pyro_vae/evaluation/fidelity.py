@@ -117,18 +117,24 @@ def sharpness(images: Any) -> Tensor:
     return conv2d(grey, grey.new_tensor(LAPLACE)[None, None]).flatten(1).var(1, correction=0)
 
 
+def doubles(name: str, value: Any, expected: str) -> Tensor:
+    """Finite numbers in double precision on the host."""
+    try:
+        found = torch.as_tensor(value).detach().double().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected {expected}, found {type(value).__name__}") from None
+    if not found.isfinite().all():
+        raise ValueError(f"{name}: holds NaN or infinite values")
+    return found
+
+
 def samples(**given: Any) -> tuple[Tensor, Tensor]:
     """Two samples of vectors of one length, in double precision on the host."""
     ready = []
     for name, value in given.items():
-        try:
-            sample = torch.as_tensor(value).detach().double().cpu()
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"{name}: expected vectors (n, d), found {type(value).__name__}") from None
+        sample = doubles(name, value, "vectors (n, d)")
         if sample.dim() != 2 or len(sample) < 2 or not sample.shape[1]:
             raise ValueError(f"{name}: expected 2 or more vectors, (n, d), found shape {tuple(sample.shape)}")
-        if not sample.isfinite().all():
-            raise ValueError(f"{name}: holds NaN or infinite values")
         ready.append(sample)
     a, b = ready
     if a.shape[1] != b.shape[1]:

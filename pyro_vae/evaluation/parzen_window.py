@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae import checks
+from pyro_vae.evaluation.fidelity import doubles
+from pyro_vae.infer.mmd import squared_distances
 from pyro_vae.tracing import slices
 
 SCALES = tuple(np.geomspace(0.03, 1.0, 20))  # in standard deviations of the data
@@ -88,7 +90,7 @@ def _log_density(draws: Tensor, data: Tensor, scales: Sequence[float]) -> Tensor
     parts = []
     for part in slices(len(data), max(2**22 // len(draws), 1)):
         x = data[part]
-        squared = (x.square().sum(1)[:, None] + draws.square().sum(1) - 2 * x @ draws.T).clamp(min=0)
+        squared = squared_distances(x, draws)
         found = [
             (squared / (-2 * s**2)).logsumexp(1) - math.log(len(draws)) - dims * math.log(s * (2 * math.pi) ** 0.5)
             for s in scales
@@ -111,12 +113,7 @@ def _scales(scales: Sequence[float] | None, validation: Tensor) -> list[float]:
 
 def _vectors(name: str, value: Any) -> Tensor:
     """Data as vectors, in double precision on the host."""
-    try:
-        tensor = torch.as_tensor(value).detach().double().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name}: expected a tensor (n, ...), found {type(value).__name__}") from None
+    tensor = doubles(name, value, "a tensor (n, ...)")
     if tensor.dim() < 2 or not tensor.numel():
         raise ValueError(f"{name}: expected (n, ...) with at least one datum, found {tuple(tensor.shape)}")
-    if not tensor.isfinite().all():
-        raise ValueError(f"{name}: holds NaN or infinite values")
     return tensor.flatten(1)

@@ -32,9 +32,13 @@ def gram(a: Tensor, b: Tensor, kernel: str = "imq", scale: float = 1.0) -> Tenso
     """
     k = KERNELS[checks.known("kernel", kernel, KERNELS)]
     checks.real("scale", scale, above=0)
-    squared = (a.square().sum(-1)[:, None] + b.square().sum(-1) - 2 * a @ b.mT).clamp(min=0)
-    far = 2 * a.shape[-1] * scale**2
+    squared, far = squared_distances(a, b), 2 * a.shape[-1] * scale**2
     return torch.stack([k(squared, c * far) for c in WIDTHS]).sum(0)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """|a_i - b_j|^2 of vectors, fast, as differences of squares: of vectors far from 0 digits are lost."""
+    return (a.square().sum(-1)[:, None] + b.square().sum(-1) - 2 * a @ b.mT).clamp(min=0)
 
 
 def squared_mmd(a: Tensor, b: Tensor, kernel: str = "imq", scale: float = 1.0) -> Tensor:
@@ -123,5 +127,6 @@ class MMD(AggregateELBO):
         """Weight times MMD^2, in nats per datum."""
         if draws.size < 2:
             return 0.0
-        codes, prior = (torch.cat([z, draws.conditions], -1) for z in (draws.codes, draws.prior))
+        given = draws.conditions
+        codes, prior = (torch.cat([z, given], -1) for z in (draws.codes, draws.prior))
         return self.weight * squared_mmd(codes, prior, self.kernel, self.scale)
