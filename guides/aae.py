@@ -32,7 +32,7 @@ class AAEGuide(PyroModule):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Draw a code for each datum of ``x``, and its class where none is given."""
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             z = pyro.sample("z", self.posterior(x))
             q = self.classifier(z)
             if c is None:

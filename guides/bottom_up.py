@@ -31,7 +31,7 @@ class BottomUpGuide(PyroModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw codes for each datum of ``x``; returns z_L."""
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             z = x
             for level, posterior in enumerate(self.posteriors, 1):
                 z = pyro.sample(f"z{level}", posterior(z))

@@ -29,5 +29,5 @@ class CVAEGuide(PyroModule):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Draw a code for each datum of ``x`` under its condition."""
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             return pyro.sample("z", self.posterior(x, c))

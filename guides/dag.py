@@ -50,7 +50,7 @@ class DAGGuide(PyroModule):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw codes for each datum; returns those of all sites."""
         known: dict[str, Tensor] = dict(self.__signature__.bind(*args, **kwargs).arguments)
-        with pyro.plate("data", len(next(iter(known.values())))):
+        with pyro.plate("data", next(iter(known.values())).shape[0]):
             for (site, read), posterior in zip(self.reads.items(), self.posteriors, strict=True):
                 known[site] = pyro.sample(site, posterior(*(known[name] for name in read)))
         return {site: known[site] for site in self.reads}

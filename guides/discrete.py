@@ -33,5 +33,5 @@ class DiscreteGuide(PyroModule):
     def forward(self, x: Tensor) -> Tensor:
         """Draw the codes of each datum of ``x``."""
         critic = {"nn_baseline": self.baseline, "nn_baseline_input": x}
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             return pyro.sample("z", self.posterior(x), infer={"baseline": critic} if self.baseline is not None else {})

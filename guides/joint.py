@@ -29,6 +29,6 @@ class JointGuide(PyroModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw a class and a style for each datum of ``x``; returns the style."""
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             pyro.sample("c", self.classifier(x))
             return pyro.sample("z", self.posterior(x))

@@ -34,7 +34,7 @@ class M2Guide(PyroModule):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Draw a class, where none is given, and a code for each datum of ``x``."""
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             q = self.classifier(x)
             if c is None:
                 c = pyro.sample("c", q, infer={"enumerate": "parallel"})

@@ -40,7 +40,7 @@ class TopDownGuide(PyroModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw codes for each datum of ``x``; returns z_1."""
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             _, *d = accumulate(self.features, lambda below, net: net(below), initial=x)
             posteriors = list(self.posteriors)  # once, as Pyro takes note of all of their parameters each time
             z = pyro.sample(f"z{len(d)}", posteriors[-1](d[-1]))

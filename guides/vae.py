@@ -28,5 +28,5 @@ class VAEGuide(PyroModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw a code for each datum of ``x``."""
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             return pyro.sample("z", self.posterior(x))

@@ -36,7 +36,7 @@ class VQGuide(PyroModule):
     def forward(self, x: Tensor) -> Tensor:
         """Draw the codes of each datum of ``x``."""
         (codebook,) = self.codebook
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", x.shape[0]):
             h = self.encoder(x)
             z = codebook.nearest(h)
             if self.commitment:  # in a guide log q counts against the objective

@@ -34,7 +34,7 @@ class AAEModel(Story):
     def forward(self, x: Tensor | None = None, c: Tensor | None = None, n: int = 1) -> Tensor:
         """Score ``x`` of classes ``c``; what is not given is dreamt, n times where nothing is."""
         given = x if x is not None else c
-        with pyro.plate("data", n if given is None else len(given)):
+        with pyro.plate("data", n if given is None else given.shape[0]):
             c = pyro.sample("c", self.classes(), obs=c)
             z = pyro.sample("z", self.prior(c))
             return pyro.sample("x", self.likelihood(z), obs=x)

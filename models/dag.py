@@ -56,7 +56,7 @@ class DAGModel(Story):
         given = self.__signature__.bind(*args, **kwargs).arguments
         n, x = given.pop("n", 1), {part: value for part, value in given.items() if value is not None}
         values: dict[str, Tensor] = {}
-        with pyro.plate("data", len(next(iter(x.values()))) if x else n):
+        with pyro.plate("data", next(iter(x.values())).shape[0] if x else n):
             for (site, above), part in zip(self.parents.items(), self.parts, strict=True):
                 values[site] = pyro.sample(site, part(*(values[name] for name in above)), obs=x.get(site))
         return {part: values[part] for part in self.data}

@@ -35,7 +35,7 @@ class HVAEModel(Story):
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Score ``x``, or without it dream ``n`` data."""
-        with pyro.plate("data", n if x is None else len(x)):
+        with pyro.plate("data", n if x is None else x.shape[0]):
             codes: list[Tensor] = []
             for level, prior in reversed(list(enumerate(self.priors, 1))):
                 codes = [pyro.sample(f"z{level}", prior(*codes[:1])), *codes]

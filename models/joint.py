@@ -34,7 +34,7 @@ class JointModel(Story):
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Score ``x``, or without it dream ``n`` data."""
-        with pyro.plate("data", n if x is None else len(x)):
+        with pyro.plate("data", n if x is None else x.shape[0]):
             c = pyro.sample("c", self.classes())
             z = pyro.sample("z", self.prior(c))
             return pyro.sample("x", self.likelihood(z, c), obs=x)

@@ -30,6 +30,6 @@ class VAEModel(Story):
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Score ``x``, or without it dream ``n`` data."""
-        with pyro.plate("data", n if x is None else len(x)):
+        with pyro.plate("data", n if x is None else x.shape[0]):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.likelihood(z), obs=x)

@@ -98,11 +98,11 @@ class Variant(nn.Module):
         ValueError: in every verb, where a site's name, shape, type or length does not fit.
 
     >>> def model(x=None, n=1):
-    ...     with pyro.plate("data", n if x is None else len(x)):
+    ...     with pyro.plate("data", n if x is None else x.shape[0]):
     ...         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1).to_event(1))
     ...         return pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
     >>> def guide(x):
-    ...     with pyro.plate("data", len(x)):
+    ...     with pyro.plate("data", x.shape[0]):
     ...         pyro.sample("z", dist.Normal(0.8 * x, 0.2**0.5).to_event(1))
     >>> pair = Variant(model, guide)
     >>> x = pair.sample(3, seed=0)

@@ -144,11 +144,14 @@ class RelaxedCodes(Codes):
     def __init__(
         self,
         logits: Tensor,
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         straight_through: bool = False,
         validate_args: bool | None = None,
     ) -> None:
-        self.temperature = checks.real("temperature", temperature, above=0)
+        # of a schedule, in a step that is compiled, it is a tensor
+        self.temperature = (
+            temperature if isinstance(temperature, Tensor) else checks.real("temperature", temperature, above=0)
+        )
         self.straight_through = straight_through
         super().__init__(logits, validate_args=validate_args)
 

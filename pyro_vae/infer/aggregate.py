@@ -57,7 +57,7 @@ class Draws:
     @property
     def size(self) -> int:
         """How many data the batch has."""
-        return len(self.codes)
+        return self.codes.shape[0]
 
     def independent(self, asks: str) -> Site:
         """The site of the codes, where there is one, and its units are independent given the data."""

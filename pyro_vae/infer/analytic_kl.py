@@ -174,4 +174,10 @@ def why_estimated(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> dic
 
 
 def _alike(q: Site, p: Any) -> bool:
-    return all(bool(torch.as_tensor(q[what] == p[what]).all()) for what in ("scale", "mask"))
+    def same(what: str) -> bool:
+        if q[what] is p[what]:
+            return True
+        equal = q[what] == p[what]
+        return bool(equal.all() if isinstance(equal, torch.Tensor) else equal)
+
+    return same("scale") and same("mask")

@@ -43,11 +43,11 @@ class Baseline(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The baseline of each datum."""
-        average = self.average.expand(len(x)).clone()
+        average = self.average.expand(x.shape[0]).clone()
         if self.training:
             average.requires_grad_().register_hook(self._follow)
-        found = average + (0.0 if self.net is None else self.net(x).reshape(len(x)))
-        return found if len(x) > 1 else found.sum()  # Pyro's rewards of one datum have no dimension
+        found = average + (0.0 if self.net is None else self.net(x).reshape(x.shape[0]))
+        return found if x.shape[0] > 1 else found.sum()  # Pyro's rewards of one datum have no dimension
 
     def _follow(self, gradient: Tensor) -> None:
         """A step of the average, which is one down the gradient of Pyro's loss of a baseline, (r - b)^2."""

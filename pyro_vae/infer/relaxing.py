@@ -1,15 +1,16 @@
 """Discrete codes relaxed while training: the decoder reads draws on the simplex, the KL is that of the codes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro.distributions import MaskedDistribution
-from pyro.poutine.messenger import Messenger
 
 from pyro_vae import checks, families
 from pyro_vae.distributions import Codes, RelaxedCodes
+from pyro_vae.infer.pacing import Number, Paced
 
 _BEFORE = "_drawn_before"  # on a relaxed draw: the sites that the guide had drawn by then
 
@@ -43,7 +44,7 @@ class Anneal:
         return max(self.least, self.start * math.exp(-self.rate * epoch))
 
 
-class relaxed(Messenger):  # named as Pyro names its handlers
+class relaxed(Paced):  # named as Pyro names its handlers
     r"""E_y[log p(x | y)] - KL(q(z | x) || p(z)),   y_j = softmax((log q_j + g_j) / temperature),   g Gumbel noise
 
     An effect handler for both programs, under which one-hot latent sites are drawn relaxed, with pathwise gradients:
@@ -77,12 +78,17 @@ class relaxed(Messenger):  # named as Pyro names its handlers
         if not isinstance(temperature, Anneal):
             temperature = checks.real("temperature", temperature, above=0)
         checks.instance("straight_through", straight_through, bool)
-        self.temperature, self.straight_through, self.epoch = temperature, straight_through, 0.0
+        self.temperature, self.straight_through = temperature, straight_through
 
     @property
     def now(self) -> float:
         """The present temperature."""
-        return self.temperature if isinstance(self.temperature, float) else self.temperature(self.epoch)
+        return self.number("temperature")
+
+    @property
+    def numbers(self) -> Mapping[str, Number]:
+        """The temperature."""
+        return {"temperature": self.temperature}
 
     def __repr__(self) -> str:
         return f"relaxed({self.temperature}{', straight_through=True' * self.straight_through})"

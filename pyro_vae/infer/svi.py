@@ -15,6 +15,14 @@ from torch import Tensor, nn
 from pyro_vae.infer.diagnosis import diagnose
 
 Optimiser = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
+# of the gradients of the mean over so many data, which are on the parameters, and the loss summed over them, to those
+# of the data of several processes together
+Pool = Callable[[Sequence[Tensor], float, float], float]
+
+
+def alone(parameters: Sequence[Tensor], loss: float, size: float) -> float:
+    """What one process makes of its gradients and its loss: what they are."""
+    return loss
 
 
 class SVI:
@@ -51,6 +59,7 @@ class SVI:
         self.loss: Any = Trace_ELBO() if loss is None else loss
         self.clip = clip
         self.scope: Callable[[], AbstractContextManager[None]] = getattr(model, "scope", self._own_store)
+        self.pool: Pool = alone
         self._store: Any = {"params": {}, "constraints": {}}
         self._make = _one_optimiser(optim) if isinstance(optim, PyroOptim) else optim
         self.optimizer: torch.optim.Optimizer | None = None
@@ -74,16 +83,16 @@ class SVI:
         """Those of the batches together, each by its weight."""
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
-        loss = size = 0.0
-        for weight, batch in parts:
-            self._scale_gradients(1 / weight)  # what is there already keeps the weight that it has
-            with self._adopting():
-                loss += weight * self._backward(batch)
-            self._scale_gradients(weight)
-            size += weight * len(next(iter(batch.values())))
-        gradients = self._present()
-        if gradients:
-            torch._foreach_div_(gradients, size)
+        size = sum(weight * len(next(iter(batch.values()))) for weight, batch in parts)
+        loss = sum(weight * self._accumulate(batch, weight / size) for weight, batch in parts)
+        return self.pool(self.parameters, loss, size)
+
+    def _accumulate(self, batch: Mapping[str, Tensor], share: float) -> float:
+        """The loss summed over a batch; its gradients times ``share`` are added to those on the parameters."""
+        self._scale_gradients(1 / share)  # what is there already keeps the share that it has
+        with self._adopting():
+            loss = self._backward(batch)
+        self._scale_gradients(share)
         return loss
 
     def _backward(self, batch: Mapping[str, Tensor]) -> float:
@@ -94,7 +103,7 @@ class SVI:
         return [p.grad for p in self.parameters if p.grad is not None]
 
     def _scale_gradients(self, by: float) -> None:
-        if by != 1 and (gradients := self._present()):  # an ordinary step has one batch, of weight 1
+        if gradients := self._present():
             torch._foreach_mul_(gradients, by)
 
     @contextmanager

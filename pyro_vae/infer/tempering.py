@@ -1,12 +1,14 @@
 """Weights on the KL: beta, warm-up and annealing, as one effect handler around both programs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pyro.poutine.messenger import Messenger
+from torch import Tensor
 
 from pyro_vae import checks
+from pyro_vae.infer.pacing import Paced
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ Schedule = WarmUp | Cyclical
 Weight = float | Schedule
 
 
-class temper(Messenger):  # named as Pyro names its handlers
+class temper(Paced):  # named as Pyro names its handlers
     r"""E_q[log p(x | z)] - sum_l w_l E_q[log q(z_l | ...) - log p(z_l | ...)]
 
     An effect handler for both programs: ``temper(4.0)(model), temper(4.0)(guide)``, or a context around a
@@ -107,8 +109,8 @@ class temper(Messenger):  # named as Pyro names its handlers
 
     def __init__(self, weight: Weight | Mapping[str, Weight]) -> None:
         super().__init__()
-        self.epoch = 0.0
         self.weights: dict[str, Weight] | None = None
+        self._products: dict[Any, tuple[Any, Tensor]] = {}
         if isinstance(weight, Mapping):
             self.weights = {site: _weight(f"temper: {site}", w) for site, w in weight.items()}
         else:
@@ -120,13 +122,36 @@ class temper(Messenger):  # named as Pyro names its handlers
     @property
     def schedules(self) -> list[Schedule]:
         """The weights that change with the epoch."""
-        weights = [self.weight] if self.weights is None else self.weights.values()
-        return [w for w in weights if not isinstance(w, float)]
+        return [w for w in self.numbers.values() if not isinstance(w, float)]
+
+    @property
+    def numbers(self) -> Mapping[str, Weight]:
+        """The weights by site; "" stands for all sites."""
+        return {"": self.weight} if self.weights is None else self.weights
 
     def __getitem__(self, site: str) -> float:
         """The present weight of a latent site."""
-        weight = self.weight if self.weights is None else self.weights.get(site, 1.0)
-        return weight if isinstance(weight, float) else weight(self.epoch)
+        if self.weights is None:
+            return self.number("")
+        return self.number(site) if site in self.weights else 1.0
+
+    def _weighed(self, scale: Any, weight: Any) -> Any:
+        """Their product; of tensors the same one for both programs, so that these are seen to weigh alike."""
+        if not isinstance(weight, Tensor):
+            return scale * weight
+        key = id(scale) if isinstance(scale, Tensor) else scale, id(weight)
+        if key not in self._products:
+            self._products[key] = scale, scale * weight
+        return self._products[key][1]
+
+    @contextmanager
+    def holding(self, values: Mapping[str, Any]) -> Iterator[None]:
+        """With some weights held where they are, also by tensors."""
+        try:
+            with super().holding(values):
+                yield
+        finally:
+            self._products.clear()
 
     def __enter__(self) -> "temper":
         self._seen: set[str] = set()
@@ -156,11 +181,14 @@ class temper(Messenger):  # named as Pyro names its handlers
         if msg["is_observed"]:
             self._observes = True
         else:
-            msg["scale"] = msg["scale"] * self[name]
+            msg["scale"] = self._weighed(msg["scale"], self[name])
 
     def _pyro_post_sample(self, msg: Any) -> None:
         # the model meets a site that the guide enumerated with the guide's own `infer`, marked here before
-        if "_enumerate_dim" not in msg["infer"] or self[msg["name"]] == 1.0:
+        if "_enumerate_dim" not in msg["infer"]:
+            return
+        weight = self[msg["name"]]
+        if not isinstance(weight, Tensor) and weight == 1.0:
             return
         if not msg["infer"].setdefault("_tempered", False):
             msg["infer"]["_tempered"] = True

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyro_vae import checks, families
@@ -81,7 +80,9 @@ class DIP(AggregateELBO):
     def penalty(self, draws: Draws) -> Any:
         """How far the covariance is from the identity, weighed, in nats."""
         q = draws.independent("DIP")["fn"]
-        covariance = torch.atleast_2d(torch.cov(q.mean.flatten(1).mT, correction=0))
+        means = q.mean.flatten(1)
+        means = means - means.mean(0)
+        covariance = means.mT @ means / means.shape[0]
         if self.of == "codes":
             covariance = covariance + q.variance.flatten(1).mean(0).diag()
         variances = covariance.diagonal()

@@ -75,11 +75,11 @@ class Codebook(nn.Module):
     def _follow(self, h: Tensor, z: Tensor) -> None:
         """Move the entries towards the vectors that they stand for."""
         h, z = h.flatten(0, -2), z.flatten(0, -2)
-        share = len(h) / len(self.counts)
+        share = h.shape[0] / len(self.counts)
         sums = self.decay * self.counts[:, None] * self.vectors + (1 - self.decay) * z.T @ h
         counts = self.decay * self.counts + (1 - self.decay) * z.sum(0)
         dead = (counts < DEAD * share) | (self.counts.sum() == 0)
-        strays = h[torch.randint(len(h), (len(counts),), device=h.device)]
+        strays = h[torch.randint(h.shape[0], (len(counts),), device=h.device)]
         # new tensors: those that were used so far may still be needed on the way back
         self.vectors = torch.where(dead[:, None], strays, sums / counts.clamp(min=1e-12)[:, None])
         self.counts = torch.where(dead, share, counts)

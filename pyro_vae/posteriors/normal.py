@@ -118,7 +118,7 @@ class BatchNormNormal(DiagonalNormal):
         return dist.Normal(self.b + self.g * normed, bounded_scale(s)).to_event(len(self.latent))
 
     def _moments(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.training or len(rows) == 1:
+        if not self.training or rows.shape[0] == 1:
             return self.mean, self.variance
         mean, variance = rows.mean(0), rows.var(0, correction=0)
         with torch.no_grad():
