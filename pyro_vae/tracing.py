@@ -7,7 +7,7 @@ first dimension is the data plate (the rightmost plate, dim -1).
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,9 +38,16 @@ def seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
+    with forked():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def forked() -> Iterator[None]:
+    """Whatever is drawn, the caller's generators are in the end what they were."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed)
         yield
 
 
@@ -136,6 +143,12 @@ def handlers(program: Program) -> list[Any]:
     """The effect handlers that a program stands under, as far as they can be told."""
     around, bare = _unwrapped(program)
     return [*around, *getattr(bare, "handlers", ())]
+
+
+def bare(program: Program) -> Program:
+    """The program without the handlers around it."""
+    inner = _unwrapped(program)[1]
+    return getattr(inner, "program", inner)
 
 
 def _unwrapped(program: Any) -> tuple[list[Any], Any]:
@@ -480,11 +493,11 @@ def centre(distribution: Any) -> Tensor | None:
 
 
 def rows_for(batch: Batch, rows: int | None = None) -> int:
-    """How many data to work on at a time: ``rows``, or so many that memory stays bounded whatever their size."""
+    """How many data to work on at a time: ``rows``, or so many that caches hold what a network says of them."""
     if rows is not None:
         return checks.positive_int("rows", rows)
     largest = max((value[0].numel() for value in batch.values()), default=4096)
-    return max(min(2**22 // largest, 4096), 16)
+    return max(min(2**21 // largest, 2048), 16)
 
 
 def slices(size: int, length: int) -> Iterator[slice]:
@@ -523,7 +536,9 @@ def terms(
     for part in slices(size, max(rows // together, 1)):
         chunk = {name: value[part] for name, value in batch.items()}
         for draw in slices(particles, together):
-            with prepared():
+            # data that were looked at with their first draws need not be looked at with each
+            looked = pyro.validation_enabled(False) if draw.start else nullcontext()
+            with prepared(), looked:
                 found = _terms(model, guide, chunk, draw.stop - draw.start, given, dim, codes, partly)
             yield part, found
 
@@ -543,13 +558,18 @@ def _look(model: Program, guide: Program, batch: Batch, particles: int) -> tuple
         if particles == 1:
             return 0, shared
         dim = -1 - plate_nesting(*traces)
+        frames = [f for trace in traces for site in sites(trace).values() for f in site["cond_indep_stack"]]
+        several = 1 + max(frame.size for frame in frames)  # a size that no other plate has
         try:
-            with pyro.plate("_particles", 3, dim=dim):
+            with pyro.plate("_particles", several, dim=dim):
                 traces = paired(model, guide, few)
         except Exception:  # whatever a network says of a shape that it does not know
             return 0, shared
-    shapes = [site["fn"].batch_shape for trace in traces for site in sites(trace).values()]
-    return (dim if all(len(s) == -dim and s[0] == 3 and s[-1] == size for s in shapes) else 0), shared
+    guide_trace, model_trace = traces
+    drawn = latent_sites(model_trace)  # at what the guide drew: a prior that depends on no draw need not be repeated
+    apart = [s["fn"].batch_shape for t in traces for n, s in sites(t).items() if t is guide_trace or n not in drawn]
+    alike = all(len(s) == -dim and s[0] == several and s[-1] == size for s in apart)
+    return (dim if alike and all(s["fn"].batch_shape[-1:] == (size,) for s in drawn.values()) else 0), shared
 
 
 def dimensions(model: Program, guide: Program, batch: Batch, given: tuple[str, ...] = ()) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_vae import checks
@@ -32,6 +32,14 @@ class BinaryBernoulli(Advised, dist.Bernoulli):
         "Bernoulli data are 0 or 1: binarise them (pv.data.load(..., binarise='dynamic', 'static' or 'threshold'), "
         "or x > 0.5), or choose another likelihood (pv.likelihoods.Normal)"
     )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """x l - log(1 + exp l), l the logits; with less memory than torch takes, which is what it waits for."""
+        if self._validate_args:
+            self._validate_sample(value)
+        dtype = torch.result_type(value, self.logits)
+        value, logits = torch.broadcast_tensors(value.to(dtype), self.logits.to(dtype))
+        return nn.functional.softplus(logits, threshold=40).neg_().addcmul_(value, logits)
 
 
 class FiniteNormal(Advised, dist.Normal):
