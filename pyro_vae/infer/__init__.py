@@ -6,6 +6,7 @@ from pyro_vae.infer.aggregate import AggregateELBO
 from pyro_vae.infer.aggressive import Aggressive
 from pyro_vae.infer.analytic_kl import AnalyticKL
 from pyro_vae.infer.baselines import Baseline
+from pyro_vae.infer.compiled import CompiledSVI
 from pyro_vae.infer.enumerating import enumerated
 from pyro_vae.infer.factor_vae import FactorVAE
 from pyro_vae.infer.free_bits import FreeBits
@@ -33,6 +34,7 @@ __all__ = [
     "AnalyticKL",
     "Anneal",
     "Baseline",
+    "CompiledSVI",
     "Cyclical",
     "FactorVAE",
     "FreeBits",
