@@ -5,11 +5,12 @@ import inspect
 import io
 import json
 import logging
+import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from pyro_vae.recipes import RECIPES
 from pyro_vae.train import Run
 from pyro_vae.train.keeper import locked
 from pyro_vae.train.run import CHECKPOINT, METRICS
+from pyro_vae.train.team import Team
 
 BAD_INPUT = (
     ValueError,
@@ -152,6 +154,9 @@ def _option(name: str, kind: Any, default: Any, text: str, group: str) -> inspec
 
 def _start(plan: Plan, folder: Path, progress: bool) -> None:
     """A new run: its plan is on disk before its training starts, and gone again where the input was bad."""
+    if not Team().leads:
+        _follow(plan, folder)
+        return
     storage.check_folder(folder, "out")
     if any((folder / name).exists() for name in (PLAN, saving.WEIGHTS, CHECKPOINT)):
         raise FileExistsError(f"out: {folder} holds a run; go on with --resume {folder}, or name another folder")
@@ -173,6 +178,13 @@ def _start(plan: Plan, folder: Path, progress: bool) -> None:
                 folder.rmdir()
         raise
     _tell(plan, done, folder)
+
+
+def _follow(plan: Plan, folder: Path) -> None:
+    """Take part in a training that another process leads; that one tells and writes."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        plan.settle(plan.part("train"))
+        plan.run(folder, resume=True)
 
 
 @contextmanager
@@ -209,6 +221,9 @@ def resume(folder: Path, given: dict[str, Any]) -> None:
     plan = copy.deepcopy(before)
     plan.training |= {name: given[name] for name in ("epochs", "device") if name in given}
     plan.data |= _placed({name: given[name] for name in ("data", "root") if name in given})
+    if not Team().leads:
+        _follow(plan, folder)
+        return
     with locked(folder), _interruptible(folder):
         plan.write(folder)  # before training, so that a kill forgets nothing
         try:

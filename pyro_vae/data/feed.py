@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from pyro_vae import checks
 from pyro_vae.data.sets import Data
@@ -61,7 +61,14 @@ class Batches:
                 yield self.transform(batch)
 
 
-def batches(variant: Variant, data: Any, batch_size: int, device: torch.device | None, name: str = "data") -> Batches:
+def batches(
+    variant: Variant,
+    data: Any,
+    batch_size: int,
+    device: torch.device | None,
+    name: str = "data",
+    share: tuple[int, int] = (0, 1),
+) -> Batches:
     """Batches of an array, a tensor, a mapping site -> tensor, a ``Dataset`` or a ``DataLoader``.
 
     Arrays and mappings become tensors that live on the device, except on CUDA where they would take more than
@@ -77,17 +84,20 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
     where it or its sampler has a generator of its own, which is left as it was. Random transforms in workers that
     are kept (``persistent_workers``) cannot be repeated: they go on from the epoch before.
 
+    Of an epoch's steps the i-th of n processes, ``share=(i, n)``, sees its part: each takes a batch of those data that
+    come next in the order of all, or every n-th batch of a loader. What all look at in order is the whole.
+
     Raises:
         ValueError, TypeError: where it is none of these, is empty or does not fit the pair.
     """
     checks.positive_int("batch_size", batch_size)
     if isinstance(data, DataLoader):
-        return _of_loader(variant, data, name)
+        return _of_loader(variant, data, name, share)
     if isinstance(data, Dataset):
         if hasattr(data, "__len__") and not len(data):
             raise ValueError(f"{name}: empty, a {type(data).__name__} of 0 data")
         shuffle = not isinstance(data, IterableDataset)
-        return _of_loader(variant, DataLoader(data, batch_size, shuffle=shuffle), name)
+        return _of_loader(variant, DataLoader(data, batch_size, shuffle=shuffle), name, share)
     if hasattr(data, "iloc"):
         raise TypeError(f"{name}: a DataFrame; pass pv.data.load(frame), which tells the kinds of its columns")
     try:
@@ -106,9 +116,11 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
     size = next(iter(sizes.values()))
     everything = torch.arange(size)
     *others, (most, names) = _by_labels(variant, tensors, everything)
-    steps = -(-len(most) // batch_size)
+    process, processes = share
+    together = batch_size * processes
+    steps = -(-len(most) // together)
     # so many of the others to a step that each is used once in an epoch, or more often with a smaller weight
-    sizes_beside = [min(len(some), max(-(-len(some) // steps), batch_size // 2)) for some, _ in others]
+    sizes_beside = [min(len(some), max(-(-len(some) // steps), together // 2)) for some, _ in others]
 
     def taken(index: Tensor, names: Iterable[str]) -> Batch:
         return variant.prepare({k: tensors[k][index.to(home)] for k in names}, finite=False)
@@ -121,12 +133,13 @@ def batches(variant: Variant, data: Any, batch_size: int, device: torch.device |
         generator = torch.Generator().manual_seed(derived(seed))
         order = most[torch.randperm(len(most), generator=generator)].to(home)
         beside = [
-            (_over_and_over(some, length, generator), len(some) / (steps * length), their_names)
+            (_over_and_over(some, length, generator, home), len(some) / (steps * length), their_names)
             for (some, their_names), length in zip(others, sizes_beside, strict=True)
         ]
-        for index in order.split(batch_size):
-            parts = [(weight, taken(next(some), their_names)) for some, weight, their_names in beside]
-            yield [*parts, (1.0, taken(index, names))]
+        for index in order.split(together):
+            groups = [(weight, next(some), their_names) for some, weight, their_names in beside]
+            own = [(w, all_.tensor_split(processes)[process], of) for w, all_, of in (*groups, (1.0, index, names))]
+            yield [(weight, taken(index, names)) for weight, index, names in own if len(index)]
 
     def used(batch: Batch) -> Batch:
         ready = data.transform(batch)
@@ -160,12 +173,14 @@ def _by_labels(variant: Variant, batch: Mapping[str, Tensor], members: Tensor) -
     return sorted((group for group in groups if len(group[0])), key=lambda group: len(group[0]))
 
 
-def _over_and_over(members: Tensor, length: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _over_and_over(
+    members: Tensor, length: int, generator: torch.Generator, home: torch.device | None
+) -> Iterator[Tensor]:
     """So many of some data at a time, in a new order each time that all have come by."""
-    rest = members[:0]
+    rest = members[:0].to(home)
     while True:
         while len(rest) < length:
-            rest = torch.cat([rest, members[torch.randperm(len(members), generator=generator)]])
+            rest = torch.cat([rest, members[torch.randperm(len(members), generator=generator)].to(home)])
         yield rest[:length]
         rest = rest[length:]
 
@@ -187,7 +202,7 @@ def _fits(tensors: Iterable[Tensor], device: torch.device | None) -> bool:
     return elsewhere <= torch.cuda.mem_get_info(device)[0] / 2
 
 
-def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
+def _of_loader(variant: Variant, loader: DataLoader, name: str, share: tuple[int, int]) -> Batches:
     try:
         size, steps = len(loader.dataset), len(loader)  # type: ignore[arg-type]
     except TypeError:
@@ -195,16 +210,29 @@ def _of_loader(variant: Variant, loader: DataLoader, name: str) -> Batches:
     if not size or not steps:
         raise ValueError(f"{name}: empty, {size} data in {steps} batches")
 
+    process, processes = share
+    if processes > 1 and isinstance(loader.sampler, DistributedSampler):
+        raise ValueError(
+            f"{name}: a loader with a DistributedSampler; each process takes its share of a loader of all data"
+        )
+
     def produce(seed: int | None) -> Iterator[Parts]:
+        def parts(item: Any) -> Parts:
+            return [(1.0, variant.prepare(batch)) for batch in _apart(variant, _named(variant, item, name))]
+
         with _reseeded(_generators(loader), derived(seed or 0)):
             with torch.random.fork_rng(devices=[]):
                 reseed(derived(seed or 0), torch.device("cpu"))  # those of other devices are the program's
                 source = iter(loader)
                 opening = list(itertools.islice(source, 1))  # samplers draw their order with the first item
-            for item in itertools.chain(opening, source):
-                yield [(1.0, variant.prepare(batch)) for batch in _apart(variant, _named(variant, item, name))]
+            items = itertools.chain(opening, source)
+            if seed is None:  # all, to look at
+                yield from map(parts, items)
+                return
+            while turn := list(itertools.islice(items, processes)):
+                yield parts(turn[process]) if process < len(turn) else []
 
-    return Batches(size, steps, produce, streams=True)
+    return Batches(size, -(-steps // processes), produce, streams=True)
 
 
 def _generators(loader: DataLoader) -> list[torch.Generator]:

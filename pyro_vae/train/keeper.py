@@ -51,10 +51,10 @@ class Keeper:
         if resume and not self.resumable:
             raise ValueError(f"resume: {type(stepper).__name__} has no state_dict and load_state_dict to go on from")
 
-    def start(self, schedule: Any, settings: dict[str, str]) -> None:
+    def start(self, settings: dict[str, str]) -> None:
         """Take the run up where its checkpoint left it, or make its folder and write the first one."""
         assert self.folder is not None
-        self.schedule, self.settings = schedule, settings
+        self.settings = settings
         self.run.variant.check_savable()
         self.closing.enter_context(locked(self.folder))
         storage.sweep(self.folder)
@@ -105,7 +105,7 @@ class Keeper:
             return
         with self._told():
             if self.resumable:
-                storage.write_state(self.folder / CHECKPOINT, self._state())
+                storage.write_state(self.folder / CHECKPOINT, self.state())
             if better:
                 self.run.variant.save(self.folder)
             self._report(self.folder)
@@ -142,7 +142,8 @@ class Keeper:
             why = error.strerror or str(error)
             raise OSError(f"{self.folder}: cannot be written to after epoch {self.run.epochs}: {why}{kept}") from error
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """All that a run needs to go on."""
         run = self.run
         return {
             "settings": self.settings,
@@ -159,7 +160,8 @@ class Keeper:
         held = {"settings", "machine", "run", "variant", "best", "stepper", "schedule"}
         if not isinstance(state, dict) or state.keys() != held:
             raise ValueError(f"{path}: not the checkpoint of a run")
-        for name in {**self.settings, **state["settings"]}:  # a setting may be gone, too
+        # how many processes there are comes first, as other settings follow from it; a setting may be gone, too
+        for name in {"processes": "", **self.settings, **state["settings"]}:
             then, now = state["settings"].get(name, "none"), self.settings.get(name, "none")
             if then != now:
                 raise ValueError(f"resume: {name}: the run in {self.folder} has {then}, found {now}")
@@ -170,6 +172,10 @@ class Keeper:
         changed = [f"{k} was {v}, is {here[k]}" for k, v in state["machine"].items() if v != here[k]]
         if changed:
             warnings.warn(f"resume: the run will not be the same bit by bit: {', '.join(changed)}", stacklevel=4)
+        self.take(state)
+
+    def take(self, state: Any) -> None:
+        """Go on from a state, such as that of the process that leads."""
         self.stepper.load_state_dict(state["stepper"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])

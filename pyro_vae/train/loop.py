@@ -21,22 +21,24 @@ from tqdm import tqdm
 
 from pyro_vae import checks, families, tracing
 from pyro_vae.data import Batches, batches
-from pyro_vae.data.feed import derived
-from pyro_vae.infer import SVI, Adversarial, AnalyticKL, enumerated, minibatch, relaxed, shared_kl
+from pyro_vae.data.feed import Parts, derived
+from pyro_vae.infer import SVI, Adversarial, AnalyticKL, CompiledSVI, enumerated, minibatch, relaxed, shared_kl
 from pyro_vae.infer import temper as Temper  # the argument of fit has its name
 from pyro_vae.infer.activity import ADVICE, code_terms, collapsed
 from pyro_vae.infer.diagnosis import diagnose
+from pyro_vae.infer.pacing import Paced
 from pyro_vae.infer.usage import Followed, Usage, note
+from pyro_vae.train.compiling import compiles
 from pyro_vae.train.keeper import Keeper
-from pyro_vae.train.run import Run
+from pyro_vae.train.run import CHECKPOINT, Run
 from pyro_vae.train.settings import settings
+from pyro_vae.train.team import Team
 from pyro_vae.variant import Variant
 
 WATCHED = 2048  # training data on which the terms of the ELBO are followed
 ANCESTORS = 16  # draws of the ancestors of a site, along which its active units are followed
 FEW = 512  # training data on which they are, so that of an epoch of 50,000 data they take a fortieth at most
 GAME = "what may help: more epochs, a smaller weight of what the discriminator says, another discriminator_lr"
-Paced = Temper | relaxed  # handlers that read the epoch
 log = logging.getLogger("pyro_vae")
 
 
@@ -65,6 +67,7 @@ def fit(
     clip: float | None = None,
     patience: int | None = None,
     device: str | torch.device = "auto",
+    compile: bool | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -98,6 +101,9 @@ def fit(
         clip: largest norm of the gradient of the mean over the batch.
         patience: stop after so many epochs without a better validation ELBO.
         device: ``"auto"`` is CUDA where there is one. The pair stays there.
+        compile: whether steps are those of :class:`pyro_vae.infer.CompiledSVI`, faster once some seconds were spent on
+            it. By default where steps are enough to earn them back: 10,000 on a CPU, 5,000 on CUDA. A run that is
+            resumed stays what it was.
         out: a folder for the run: the best pair so far (see :func:`pyro_vae.load`), ``metrics.csv``, TensorBoard
             events where it is installed, and a checkpoint after each epoch. Each file is replaced whole.
         resume: go on from the checkpoint in ``out``, where there is one, as if the run had never stopped: the
@@ -126,9 +132,11 @@ def fit(
     """
     checks.instance("variant", variant, Variant)
     checks.positive_int("epochs", epochs)
-    place = _device(device, variant)
+    team = Team()
+    place = _device(team.device if team.device and str(device) in ("auto", "cuda") else device, variant)
+    team.join(place)
     nn.Module.to(variant, place)
-    data = batches(variant, train, batch_size, place, "train")
+    data = batches(variant, train, batch_size, place, "train", share=(team.rank, team.size))
     held_out = None if validation is None else batches(variant, validation, batch_size, place, "validation")
     traces = _first(variant, data, seed, ours=objective is None)
     if objective is None:
@@ -147,38 +155,56 @@ def fit(
         if missing:
             raise ValueError(f"train: {missing[0]}: no datum has a label; expected some, or a pair without classes")
     handler = minibatch(data.size) if variant.shares else None
-    stepper, paced = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler)
+    plain = objective is None or isinstance(objective, ELBO)
+    if compile and not plain:
+        raise ValueError(
+            "compile: a stepper takes steps of its own; expected objective to be a pyro.infer.ELBO, or a "
+            "pv.infer.CompiledSVI as stepper"
+        )
+    goes_on = resume and out is not None and team.leads and (Path(out) / CHECKPOINT).is_file()
+    before = Run.read(Path(out), variant).compiled if goes_on and plain else None  # type: ignore[arg-type]
+    compiled = plain and team.told(compiles(compile, before, epochs * data.steps, place))
+    stepper, paced = _stepper(variant, objective, temper, lr, clip, lr_schedule, handler, compiled)
+    if team.size > 1:
+        if type(stepper) not in (SVI, CompiledSVI):
+            found = f"{type(stepper).__module__}.{type(stepper).__name__}"
+            raise ValueError(
+                f"objective: several processes train by a pyro.infer.ELBO or a pv.infer.SVI, found {found}"
+            )
+        stepper.pool, team.modules = team.pool, [variant]  # type: ignore[attr-defined]
     _check_schedules(paced, epochs)
-    run = Run(variant, seed, str(place or "as the data"))
+    run = Run(variant, seed, str(place or "as the data"), compiled=compiled)
     bound = not tracing.unscored(*traces)
     # against a discriminator the ELBO is not what gets better
     judged = held_out is not None and bound and not isinstance(stepper, Adversarial)
-    keeper = Keeper(run, stepper, out, patience, resume=resume, validated=judged)
+    out = out if team.leads else None
+    keeper = Keeper(run, stepper, out, patience, resume=resume and team.leads, validated=judged)
     with tracing.seeded(derived(seed)), tracing.prepared(), _mode_kept(variant), keeper, ExitStack() as closing:
         parts = {"train": data} | ({} if held_out is None else {"validation": held_out})
         for name, part in parts.items():
             _check(variant, stepper, part, name)
         schedule = lr_schedule(stepper.optimizer) if lr_schedule else None  # type: ignore[attr-defined]
+        keeper.schedule = schedule
         if out is not None:
             words = settings(variant, stepper, paced, schedule, parts, seed)
-            keeper.start(schedule, {"batch_size": str(batch_size), "patience": str(patience)} | words)
+            words |= {"processes": str(team.size)} if team.size > 1 else {}
+            keeper.start({"batch_size": str(batch_size), "patience": str(patience)} | words)
+        if team.size > 1:
+            keeper.take(team.told(keeper.state()))
         activity: Followed = {}
-        bar = tqdm(total=epochs, initial=run.epochs, disable=None if progress else True, unit="epoch")
+        bar = tqdm(total=epochs, initial=run.epochs, disable=None if progress and team.leads else True, unit="epoch")
         closing.callback(bar.close)
         for epoch in range(run.epochs, 0 if run.stopped else epochs):
             start = time.perf_counter()
             row: dict[str, float] = {
-                "objective": _epoch(variant, stepper, data, paced, seed, epoch),
+                "objective": _epoch(variant, stepper, data, paced, seed, epoch, team),
                 **_pace(paced),
                 **getattr(stepper, "figures", dict)(),
             }
-            terms, activity = _terms(variant, data, seed, epoch)
-            if variant.shares:
-                row["shared_kl"] = sum(shared_kl(variant, draws=1, seed=derived(seed)).values()) / data.size
-            row |= terms | {f"active_{site}": found.active for site, found in activity.items()}
-            row |= {f"perplexity_{k}": found.perplexity for k, found in activity.items() if isinstance(found, Usage)}
-            if held_out is not None and bound:
-                row["validation_elbo"] = _elbo(variant, held_out, seed, epoch)
+            if team.leads:
+                figures, activity = _figures(variant, data, held_out if bound else None, seed, epoch)
+                row |= figures
+            row = team.told(row)
             if schedule is not None:
                 row["lr"] = float(schedule.get_last_lr()[0])
                 if isinstance(schedule, ReduceLROnPlateau):
@@ -186,7 +212,8 @@ def fit(
                 else:
                     schedule.step()
             row["seconds"] = time.perf_counter() - start
-            _show(bar, epoch, row, activity)
+            if team.leads:
+                _show(bar, epoch, row, activity)
             run.append(row)
             if keeper.enough():
                 break
@@ -240,6 +267,7 @@ def _stepper(
     clip: float | None,
     lr_schedule: Any,
     batches: minibatch | None,
+    compiled: bool,
 ) -> tuple[Stepper, list[Paced]]:
     """What takes the steps, and the handlers that may change with the epoch."""
     paced = [variant.handler] if isinstance(variant.handler, Paced) else []
@@ -255,7 +283,7 @@ def _stepper(
         optim = partial(torch.optim.Adam, lr=lr, betas=getattr(builder, "betas", (0.9, 0.999)), fused=True)
         model, guide = variant.trained(handler, batches)
         if not builds:
-            return SVI(model, guide, optim, objective, clip=clip), paced
+            return (CompiledSVI if compiled else SVI)(model, guide, optim, objective, clip=clip), paced
         plays = builder is getattr(variant.stepper, "func", variant.stepper)
         given = {**getattr(variant.stepper, "keywords", {}), "discriminator": variant.discriminator} if plays else {}
         given |= {} if clip is None else {"clip": clip}
@@ -357,33 +385,65 @@ def _observed(variant: Variant, stepper: Stepper, batch: dict[str, Any], name: s
     return {n: s for n, s in observed.items() if n in batch}
 
 
-def _epoch(variant: Variant, stepper: Stepper, data: Batches, paced: list[Paced], seed: int, epoch: int) -> float:
+def _epoch(
+    variant: Variant, stepper: Stepper, data: Batches, paced: list[Paced], seed: int, epoch: int, team: Team
+) -> float:
     """One pass over the data; returns the mean of the objective, in nats per datum."""
     variant.train()
-    total = count = 0.0
+    queue = False
+    if isinstance(stepper, CompiledSVI):
+        stepper.ordinary = data.streams and epoch == 0  # what comes by for the first time is looked at
+        queue = stepper.can_queue and not stepper.ordinary
+    losses: list[Any] = []
+    count = 0.0
+    for step, parts in _steps(variant, data, paced, seed, epoch, team):
+        # all data in memory were checked before; a stream is checked as it first comes by
+        with _told(epoch, step), _checked(data, epoch):
+            if queue:
+                losses.append(stepper.queue_together(parts))  # type: ignore[attr-defined]
+            else:
+                losses.append(_step(stepper, parts))
+                _check_finite(variant, losses[-1], parts)
+        count += sum(weight * len(next(iter(batch.values()))) for weight, batch in parts)
+    if queue:
+        losses = torch.stack(losses).tolist()
+        if bad := [step for step, loss in enumerate(losses) if not math.isfinite(loss)]:
+            step, parts = next(itertools.islice(_steps(variant, data, paced, seed, epoch, team), bad[0], None))
+            with _told(epoch, step):
+                _check_finite(variant, losses[step], parts)
+    return -sum(losses) / team.sum(count)
+
+
+def _steps(
+    variant: Variant, data: Batches, paced: list[Paced], seed: int, epoch: int, team: Team
+) -> Iterator[tuple[int, Parts]]:
+    """What each step of an epoch learns from, with generators and schedules where they are for that step."""
+    process = (team.rank,) if team.size > 1 else ()
     for step, raw in enumerate(data.epoch(derived(seed, epoch))):
-        tracing.reseed(derived(seed, epoch, step), variant.device)
-        parts = [(weight, data.transform(batch)) for weight, batch in raw]
+        tracing.reseed(derived(seed, epoch, step, *process), variant.device)
         for handler in paced:
             handler.epoch = epoch + (step + 1) / data.steps
-        try:
-            # all data in memory were checked before; a stream is checked as it first comes by
-            with _checked(data, epoch):
-                loss = _step(stepper, parts)
-            if not math.isfinite(loss):
-                with variant.scope(), pyro.validation_enabled(False):
-                    cause = diagnose(variant.model, variant.guide, parts[-1][1])
-                    raise FloatingPointError(f"the loss is {loss}: {cause}")
-        except FloatingPointError as error:
-            raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: {error}") from None
-        total -= loss
-        count += sum(weight * len(next(iter(batch.values()))) for weight, batch in parts)
-    return total / count
+        yield step, [(weight, data.transform(batch)) for weight, batch in raw]
 
 
-def _step(stepper: Stepper, parts: list[tuple[float, dict[str, Any]]]) -> float:
+@contextmanager
+def _told(epoch: int, step: int) -> Iterator[None]:
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: {error}") from None
+
+
+def _check_finite(variant: Variant, loss: float, parts: Parts) -> None:
+    if not math.isfinite(loss):
+        with variant.scope(), pyro.validation_enabled(False):
+            cause = diagnose(variant.model, variant.guide, parts[-1][1])
+            raise FloatingPointError(f"the loss is {loss}: {cause}")
+
+
+def _step(stepper: Stepper, parts: Parts) -> float:
     """One step on all that belongs to it; a stepper of another kind takes one batch after the other."""
-    if len(parts) > 1 and isinstance(stepper, SVI):
+    if isinstance(stepper, SVI) and [weight for weight, _ in parts] != [1.0]:  # of none where other processes have all
         return stepper.step_together(parts)
     if any(weight != 1 for weight, _ in parts):
         raise ValueError(
@@ -410,6 +470,20 @@ def _pace(paced: list[Paced]) -> dict[str, float]:
 def _checked(data: Batches, epoch: int) -> Any:
     """Pyro's own validation, for data that come by for the first time."""
     return pyro.validation_enabled(data.streams and epoch == 0)
+
+
+def _figures(
+    variant: Variant, data: Batches, held_out: Batches | None, seed: int, epoch: int
+) -> tuple[dict[str, float], Followed]:
+    """What the bare pair is worth after an epoch, and which of its units are active."""
+    row, activity = _terms(variant, data, seed, epoch)
+    if variant.shares:
+        row["shared_kl"] = sum(shared_kl(variant, draws=1, seed=derived(seed)).values()) / data.size
+    row |= {f"active_{site}": found.active for site, found in activity.items()}
+    row |= {f"perplexity_{site}": u.perplexity for site, u in activity.items() if isinstance(u, Usage)}
+    if held_out is not None:
+        row["validation_elbo"] = _elbo(variant, held_out, seed, epoch)
+    return row, activity
 
 
 def _terms(variant: Variant, data: Batches, seed: int, epoch: int) -> tuple[dict[str, float], Followed]:

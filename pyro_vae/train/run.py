@@ -31,6 +31,7 @@ class Run:
     device: str
     best_epoch: int = 0
     stopped: str = ""
+    compiled: bool = False  # whether its steps were
     history: dict[str, list[float]] = field(default_factory=dict)
 
     @property

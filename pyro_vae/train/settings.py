@@ -10,14 +10,14 @@ from torch import nn
 from pyro_vae import saving, storage, tracing
 from pyro_vae.data import Batches
 from pyro_vae.data.feed import derived
-from pyro_vae.infer import relaxed, temper
+from pyro_vae.infer.pacing import Paced
 from pyro_vae.variant import Variant
 
 
 def settings(
     variant: Variant,
     stepper: Any,
-    paced: Sequence[temper | relaxed],
+    paced: Sequence[Paced],
     schedule: Any,
     parts: Mapping[str, Batches],
     seed: int,
