@@ -14,7 +14,6 @@ from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
-from torch._inductor import config as inductor
 
 from pyro_vae import tracing
 from pyro_vae.infer.capture import Untraceable, buffers_of, captured, unmoved
@@ -230,6 +229,8 @@ class CompiledSVI(SVI):
 
     def _fast(self, graph: Graph, batch: Mapping[str, Tensor]) -> Graph:
         """A graph, compiled; it has run once."""
+        from torch._inductor import config as inductor  # a second of imports, which other steps do without
+
         # what the kind and the size of a batch say need not be asked again
         options: Any = {} if self.dynamic else {"guard_filter_fn": lambda guards: [False] * len(guards)}
         inputs = [value.detach() for value in graph.inputs(batch)]
